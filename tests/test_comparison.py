@@ -146,6 +146,23 @@ def test_exact_values_differ_beyond_rounding_only(before, after, differ):
     assert (row.verdict is RowVerdict.alike) is not differ
 
 
+@pytest.mark.parametrize(
+    ("suite", "name", "values", "said"),
+    [
+        ("structure", "weakest", (0.5, 0.9), "(0.500 to 0.900), nearer to even."),
+        ("halo", "smallest_overlap", (20.0, 32.0), "(20 to 32)."),
+    ],
+)
+def test_only_metrics_with_a_value_if_even_are_called_nearer_to_it(suite, name, values, said):
+    """That tiles need a larger overlap says nothing about evenness."""
+    records = []
+    for value in values:
+        (record,) = audit(opened(net()), ("structure",), device="cpu")
+        metrics = {name: Value(value=value)}
+        records.append(record.model_copy(update={"suite": suite, "metrics": metrics}))
+    assert said in flat(compare(*([r] for r in records), stages=False).text())
+
+
 def test_equal_samples_in_both_are_not_called_alike():
     """All of 8 images in both: the shares' own intervals say how little that is."""
     records = []

@@ -12,6 +12,7 @@ import planted_boards as planted
 import pytest
 from typer.testing import CliRunner
 
+from perimetry.adapters.errors import InputError
 from perimetry.bench.cli.main import app
 from perimetry.bench.output.files import StoreError, read_bounded, read_gzip
 from perimetry.bench.records.arrays import read_arrays, write_arrays
@@ -209,6 +210,16 @@ def test_damage_is_named_and_costs_no_other_row(kind, folder, tmp_path):
         assert done.exit_code == 0, done.output
         if arguments[0] != "board" or "--html" in arguments:
             assert path.name in "".join(done.output.split())
+
+
+def test_a_plot_of_damaged_maps_names_their_file(folder):
+    """It does not say that packed records are without maps."""
+    (path,) = (folder / "records").glob("a.*.npz")
+    path.write_bytes(DAMAGE["half"])
+    (record,) = [r for r in Store(folder).records() if r.model.reference == "a"]
+    with pytest.raises(InputError, match="damaged") as caught:
+        record.plot()
+    assert path.name in str(caught.value)
 
 
 def test_a_damaged_record_costs_no_other_row(folder):

@@ -165,3 +165,12 @@ def test_one_constant_output_is_told_wherever_the_model_is(tmp_path):
     place = baseline(tmp_path, suites=("deadpixel",), count=4)
     found = check(place, opened(changed("11.weight", 0.0, 320)), run=TOOLS)
     assert found.reports[0].findings[0].text.startswith(f"new: {CONSTANT}")
+
+
+def test_features_that_are_not_finite_differ_by_no_percentage():
+    """In the words of a comparison and on its page, whose bars keep their proportions."""
+    broken = opened(changed("3.weight", math.nan))
+    compared = compare(opened(net()), broken, suites=("structure",), run=TOOLS)
+    page = comparison_page(compared)
+    assert "differ by an infinite share (values that are not" in " ".join(compared.text().split())
+    assert not [t for t in (page, compared.text()) for odd in ("inf %", "nan%") if odd in t]

@@ -9,6 +9,7 @@ nothing; the templates escape every text. `draw_differences` draws the maps as P
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,6 +24,7 @@ from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from ..records.record import expect_maps
 from .decision import decision
+from .matrix import share
 from .node_report import node_rows, node_sentences
 from .text import (
     HEADS,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from ..records.record import Record
     from .divergence import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
-    from .result import ComparisonResult as Comparison
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -167,19 +168,27 @@ def _nodes(pair: Pair) -> dict[str, Any] | None:
 
 
 def _stages(stages: tuple[StageDifference, ...] | str) -> list[dict[str, str]]:
-    """How far features differ, stage by stage; bars in proportion to the largest difference."""
+    """How far features differ, stage by stage; bars in proportion to the largest difference.
+
+    What differs beyond all measure, such as a shape, has a whole bar.
+    """
     if isinstance(stages, str):
         return []
-    most = max((stage.difference for stage in stages), default=0.0) or 1.0
+    known = [stage.difference for stage in stages if math.isfinite(stage.difference)]
+    most = max(known, default=0.0) or 1.0
     return [
         {
             "name": stage.key,
             "shape": " x ".join(map(str, stage.shape)),
-            "difference": f"{100 * stage.difference:.3g} %",
-            "width": f"{100 * stage.difference / most:.1f}%",
+            "difference": _percent(stage.difference),
+            "width": f"{100 * min(stage.difference / most, 1):.1f}%",
         }
         for stage in stages
     ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %" if math.isfinite(value) else share(value)
 
 
 def _drawn(row: ComparisonRow) -> dict[str, str] | None:
@@ -196,7 +205,7 @@ def _drawn(row: ComparisonRow) -> dict[str, str] | None:
 LONGEST = 80
 
 
-def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
+def draw_differences(comparison: ComparisonResult, folder: Path) -> list[Path]:
     """Draw second less first of every map that a pair has in one shape; give the files' paths.
 
     Raises `InputError` when none of the records has a map, as those of packed files.

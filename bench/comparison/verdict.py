@@ -102,15 +102,12 @@ def _sentence(row: ComparisonRow) -> str:
 
 
 def _meaning(row: ComparisonRow) -> str:
-    """What the direction means, where the metric has a better one."""
+    """What the direction means, where the metric has a value on an even model."""
     metric = row.metric
-    if metric is None or metric.better == "neither" or row.evidence is None:
+    if metric is None or metric.better == "neither" or metric.even is None:
         return ""
-    if metric.even is not None and row.first is not None and row.second is not None:
-        before, after = (abs((v.value or 0.0) - metric.even) for v in (row.first, row.second))
-        return ", nearer to even" if after < before else ", further from even"
-    rises = row.evidence.difference.value > 0
-    return ", more even" if rises == (metric.better == "higher") else ", less even"
+    before, after = (abs((v.value or 0.0) - metric.even) for v in (row.first, row.second) if v)
+    return ", nearer to even" if after < before else ", further from even"
 
 
 def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> str:
@@ -221,6 +218,8 @@ def _within(most: float) -> str:
 
 def _share(value: float) -> str:
     """A relative difference for a reader."""
+    if not math.isfinite(value):
+        return "an infinite share (values that are not finite, or all 0 in the first)"
     return (
         f"{format_number(100 * value, 2)} %"
         if value >= DIVERGED / 10

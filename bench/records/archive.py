@@ -2,8 +2,8 @@
 
 One record a line, its JSON with keys in the order of the record, which reports show; lines in order
 of reference, fill, suite, protocol and key. The same records give the same bytes, whatever the
-order and the place they were made in. Draws are packed with
-their record, so that a board of the file is that of the folder, to the digit; maps are left out.
+order and the place they were made in. Draws are packed with their record, so that a board of the
+file is that of the folder, to the digit; maps are left out.
 """
 
 from __future__ import annotations

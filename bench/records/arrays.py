@@ -119,7 +119,7 @@ def to_float16(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int 
 
 
 def grow(stored: np.ndarray[Any, Any], exponent: int | None) -> np.ndarray[Any, Any]:
-    """Undo `shrink`, up to its rounding."""
+    """Undo `to_float16`, up to its rounding."""
     if exponent is None:
         return stored
     values: np.ndarray[Any, Any] = np.ldexp(stored.astype(np.float64), exponent)

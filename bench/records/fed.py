@@ -15,6 +15,7 @@ from ...adapters.input_spec import guessed_values
 from ...suites.images import BUILT_IN
 from ..output.files import try_or_none
 from ..output.text import clean
+from .selection import input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,10 +69,6 @@ def _named(names: list[str]) -> str:
     return ", ".join(clean(name, 60) for name in unique) if few else f"{len(unique)} models"
 
 
-def _size(record: Record) -> str:
-    return "{} x {}".format(*(record.model.spec.get(n) for n in ("height", "width")))
-
-
 def _channels(record: Record) -> str:
     spec = record.model.spec
     return str(spec.get("channel_order")) if spec.get("channels") == 3 else str(spec["channels"])
@@ -101,7 +98,7 @@ def _normalisation(record: Record) -> str:
 
 
 KINDS: dict[str, Callable[[Record], str | None]] = {
-    "size": _size,
+    "size": input_size,
     "channels": _channels,
     "range": _range,
     "photographs": _photographs,

@@ -222,10 +222,13 @@ class Record(BaseModel):
         """All maps, or those called `names`, as one matplotlib figure.
 
         Magnitudes are on a scale of evenly rising lightness, differences on one that is white at 0.
-        Raises `InputError` when there are no maps, `UnknownNameError` for a name there is not.
+        Raises `InputError` when there are no maps, or their file is damaged, `UnknownNameError` for
+        a name there is not.
         """
         from ..figures.maps import plot
 
+        if not self.maps and self.damage is not None:
+            raise InputError(self.damage)
         return plot(self, names)
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,6 @@
 """Significance and size of differences, and simultaneous intervals for all that is compared.
 
-t = difference / se, se being read off the 95 % interval of `paired.difference`; p is two-sided,
+t = difference / se, se being read off the 95 % interval of `metric_difference`; p is two-sided,
 Student's t with n - 1 degrees of freedom, n the samples (images, or weight sets). The effect size
 of paired estimates is d = t / sqrt(n), the difference in standard deviations of what a single
 sample contributes to it (Cohen's d_z); of independent ones d = t sqrt(2 / n).
