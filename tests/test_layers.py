@@ -57,23 +57,31 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(name: str, path: Path):
-    """What a module imports: `suites.base` for one of ours, the dotted name for others."""
-    package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module or ""
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1]
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inner = f"{stem}.{alias.name}".strip(".")
-                yield inner if inner in MODULES else stem
+def imports_of(name: str, node: ast.AST, *, whole: bool = False):
+    """What a statement of a module imports: `suites.base` for one of ours, else the dotted name.
+
+    The `whole` one of a name of another package, such as `torch.Tensor`.
+    """
+    package = name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        yield from (f"{node.module}.{a.name}" for a in node.names) if whole else [node.module]
+    elif isinstance(node, ast.ImportFrom):
+        base = package.split(".")[: len(package.split(".")) - node.level + 1]
+        stem = ".".join([*base, *([node.module] if node.module else [])])
+        for alias in node.names:
+            inner = f"{stem}.{alias.name}".strip(".")
+            yield inner if inner in MODULES else stem
 
 
-EDGES = {name: set(imported(name, path)) for name, path in MODULES.items()}
+def imported(name: str) -> set[str]:
+    """What a module imports anywhere."""
+    nodes = ast.walk(ast.parse(MODULES[name].read_text()))
+    return {one for node in nodes for one in imports_of(name, node)}
+
+
+EDGES = {name: imported(name) for name in MODULES}
 
 
 def chapter(name: str) -> tuple[str, str]:
@@ -201,19 +209,8 @@ def test_every_test_states_its_fact(path):
 
 def taken_at_import(name):
     """What importing a module imports; `torch.Tensor` for a name of another package."""
-    path = MODULES[name]
-    package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1]
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inner = f"{stem}.{alias.name}".strip(".")
-                yield inner if inner in MODULES else stem
+    for node in ast.parse(MODULES[name].read_text()).body:
+        yield from imports_of(name, node, whole=True)
 
 
 def test_suites_are_imported_without_torch():

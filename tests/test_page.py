@@ -19,11 +19,12 @@ from jinja2 import UndefinedError
 from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError
+from perimetry.bench.figures.canvas import quantised
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.page.join import join_table, join_tables
-from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
+from perimetry.bench.ranking.page.maps import choose_level, pack_maps, reduced, thumbs
 from perimetry.bench.ranking.page.model_panel import (
     grouped_by_size,
     packed,
@@ -207,7 +208,7 @@ def test_reduced_maps_are_means_over_blocks(shape):
 def test_bytes_run_from_the_low_to_the_high_end():
     """Linear between the ends, rounded, and cut off beyond them."""
     values = np.array([[-1.0, 0.0, 0.5], [1.0, 2.0, 3.0]])
-    assert list(quantised(values, 0.0, 2.0)) == [0, 0, 64, 128, 255, 255]
+    assert quantised(values, 0.0, 2.0).tolist() == [[0, 0, 64], [128, 255, 255]]
 
 
 def test_maps_get_coarser_until_they_fit():

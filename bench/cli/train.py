@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from .groups import option_groups
-from .options import FAILED, ImageOptions, InputOptions, MachineOptions, report_errors
+from .options import ImageOptions, InputOptions, MachineOptions, report_errors
 
 if TYPE_CHECKING:
     from ..training.experiment import Experiment, TrainingRun
@@ -138,7 +138,7 @@ def train(
     """Train networks with and without kernel padding and report the difference."""
     from ...adapters.input_spec import parse_size
 
-    with report_errors(FAILED):
+    with report_errors():
         from ..execution.plan import parse_fills
         from ..training.experiment import Experiment, Recipe
 
@@ -199,6 +199,6 @@ def samples_command(
     """Write the sample ONNX files: small networks trained with and without kernel padding."""
     from ..demo import copy_samples
 
-    with report_errors(FAILED):
+    with report_errors():
         for path in copy_samples(folder):
             typer.echo(str(path))

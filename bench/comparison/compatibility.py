@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError
 from ...suites.images import BUILT_IN
+from ..output.numbers import six_digits
 from ..output.text import clean
 from ..records.hashing import FIT_KEY
 from ..records.selection import setting_text
@@ -104,7 +105,7 @@ def _over_range(spec: Mapping[str, Any], name: str) -> Any:
     values, white = spec.get(name), spec.get("value_range", 1.0)
     if not isinstance(values, list | tuple) or not isinstance(white, int | float) or not white:
         return values
-    return [float(f"{value / white:.6g}") for value in values]
+    return [six_digits(value / white) for value in values]
 
 
 def _shown(value: Any) -> str:

@@ -67,8 +67,8 @@ def open_sides(
     """The groups of sides that `things` name, and a sentence for each unreadable file.
 
     The first side of a group is the reference of the others. `names` are names of some of `things`,
-    or of further ones. Raises `InputError`,
-    `UnknownNameError` with near names, `MixedRecordsError`, `NotMeasuredError`.
+    or of further ones. Raises `InputError`, `UnknownNameError` with near names,
+    `MixedRecordsError`, `NotMeasuredError`.
     """
     given = read_arguments(things, names)
     if not given or (len(given) == 1 and not is_folder(given[0])):

@@ -100,6 +100,12 @@ class Frame:
     spans: tuple[Span, Span] | None = None
 
 
+def quantised(values: Array, low: float, high: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """`values` as bytes: 0 at `low` and below, 255 at `high` and above."""
+    share = (values - low) / ((high - low) or 1.0)
+    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
 def draw_scale(scale: Scale, path: Path, frame: Frame, dpi: int = DPI) -> None:
     """Lay out map, colour bar and text in whole screen pixels, and write the picture.
 

@@ -11,12 +11,10 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from ..output.numbers import with_interval_text
 from ..output.templates import render, trusted
 from ..output.text import clean
-from .canvas import keep_matplotlib_out_of_home
+from .canvas import keep_matplotlib_out_of_home, quantised
 from .maps import MapSource, drawings
 
 if TYPE_CHECKING:
@@ -115,8 +113,7 @@ def data_address(scale: Scale) -> str:
     from matplotlib import colormaps
     from PIL import Image
 
-    share = (scale.shown - scale.low) / ((scale.high - scale.low) or 1.0)
-    picture = Image.fromarray(np.round(np.clip(share, 0, 1) * 255).astype(np.uint8), mode="P")
+    picture = Image.fromarray(quantised(scale.shown, scale.low, scale.high), mode="P")
     picture.putpalette(colormaps[scale.colours](range(256), bytes=True)[:, :3].tobytes())
     stream = io.BytesIO()
     picture.save(stream, format="png", optimize=True)

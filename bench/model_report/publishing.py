@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, check_name
 from ..output.files import try_or_none
 from ..output.layout import tabulated
-from ..output.numbers import format_number
+from ..output.numbers import format_number, six_digits
 from ..output.text import clean, code, escape_markdown
 from ..records.selection import is_imported
 from .provenance import images_line, repeat
@@ -92,7 +92,7 @@ def _value(one: ReportedRecord, name: str) -> float:
     value = one.record.metrics[name].value
     if value is None:
         raise KeyError(name)
-    return float(f"{value:.6g}")
+    return six_digits(value)
 
 
 def _notes(one: ReportedRecord, name: str) -> str:

@@ -52,6 +52,11 @@ def column_number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def six_digits(value: float) -> float:
+    """`value` to six significant digits, as pages and published results have it."""
+    return float(f"{value:.6g}")
+
+
 def join_with_and(items: list[str], most: int = 6) -> str:
     """`a, b and c`, names made safe; of more than `most` the first, and how many others."""
     return join_names([clean(item, 80) for item in items], most)

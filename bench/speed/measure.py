@@ -116,9 +116,8 @@ def bare_passes(bench: BenchmarkSetup, probes: Sequence[Probe]) -> None:
     x = bench.model.spec.prepare(bench.images)
     for chunk in x.split(bench.batch):
         place = chunk.detach().to(bench.device).requires_grad_()
-        target = bench.model.run(
-            place.view_as(place)
-        ).target  # FLOP counters refuse a leaf as input
+        # a view, as FLOP counters refuse a leaf as input
+        target = bench.model.run(place.view_as(place)).target
         if target is None:
             return
         for probe in probes:

@@ -9,7 +9,7 @@ import numpy as np
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
 from ..figures.canvas import DPI, keep_matplotlib_out_of_home
-from ..figures.maps import Pictures, draw_variants, over_mean
+from ..figures.maps import LOG_DECADES, Pictures, draw_variants, over_mean
 from ..output.files import write_atomically
 
 if TYPE_CHECKING:
@@ -125,8 +125,6 @@ PANEL = {
 }
 """Columns of a panel: map and heading."""
 
-ERF_DECADES = 3
-
 
 def draw_panel(records: Sequence[Record], path: Path) -> Path:
     """Draw the maps of one task side by side: a row per kernel padding, one scale per column.
@@ -157,14 +155,14 @@ def draw_panel(records: Sequence[Record], path: Path) -> Path:
 def _panel_map(values: Any, name: str) -> Any:
     values = np.asarray(values, dtype=np.float64)
     if name.startswith("erf"):
-        return np.log10(np.maximum(values / values.max(), 10.0**-ERF_DECADES))
+        return np.log10(np.maximum(values / values.max(), 10.0**-LOG_DECADES))
     return over_mean(values)
 
 
 def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
     """The limits of the scale of a column; that of accuracies does not start at 0."""
     if name.startswith("erf"):
-        return -float(ERF_DECADES), 0.0
+        return -LOG_DECADES, 0.0
     high = max(float(values.max()) for values in shown)
     low = min(float(values.min()) for values in shown)
     return (low if name == "phase_accuracy" else min(low, 0.0)), high

@@ -50,8 +50,8 @@ def call_bounded(function: Callable[[], Any], run: RunOptions, *, log: bool = Tr
 
     The function travels to the process and its result back, so it must be a function of an
     importable module, or a `partial` of one. With `log` what the process prints goes into a file.
-    Its `PerimetryError`s are raised here; `NotMeasuredError` says that it
-    raised another error, died, or exceeded the time limit.
+    Its `PerimetryError`s are raised here; `NotMeasuredError` says that it raised another error,
+    died, or exceeded the time limit.
     """
     (found,) = each_bounded([function], run, log=log)
     if isinstance(found, PerimetryError):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...figures.canvas import SIGNED_COLOURS
+from ...figures.canvas import SIGNED_COLOURS, quantised
 from ...figures.maps import MAP_STYLES, MapStyle, scaled, tiled
 from ...output.files import try_or_none
+from ...output.numbers import six_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -104,8 +105,8 @@ def _pack(
         "name": name,
         "shape": list(shown.shape),
         "of": list(flat.shape),
-        "low": _short(scale.low),
-        "high": _short(scale.high),
+        "low": six_digits(scale.low),
+        "high": six_digits(scale.high),
         "label": scale.label,
         "signed": scale.colours == SIGNED_COLOURS,
         "mean": look.scale == "mean" and bool(flat.min() >= 0),
@@ -113,7 +114,7 @@ def _pack(
         "what": look.what or name,
         "cell": try_or_none(_cell, record) if look.cells else None,
     }
-    return PackedMap(quantised(scale.shown, scale.low, scale.high), facts)
+    return PackedMap(quantised(scale.shown, scale.low, scale.high).tobytes(), facts)
 
 
 def _cell(record: Record) -> list[int] | None:
@@ -146,12 +147,6 @@ def _reduced_rows(values: Array, side: int) -> Array:
     return result
 
 
-def quantised(values: Array, low: float, high: float) -> bytes:
-    """`values`, rows first, as bytes: 0 at `low` and below, 255 at `high` and above."""
-    share = (values - low) / ((high - low) or 1.0)
-    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8).tobytes()
-
-
 def thumbs(records: Iterable[Record]) -> list[tuple[bytes, list[Any]]]:
     """The whole map and a phase profile of a variant, each with shape and top, for the ranking.
 
@@ -177,8 +172,8 @@ def _thumb(values: np.ndarray[Any, Any]) -> tuple[bytes, list[Any]] | None:
     longest = max(flat.shape)
     small = reduced(flat, longest if longest <= TALLEST else 32 if longest <= 64 else THUMB)
     shown = small / small.mean()
-    top = _short(float(shown.max()))
-    return quantised(shown, 0.0, top), [*shown.shape, top]
+    top = six_digits(float(shown.max()))
+    return quantised(shown, 0.0, top).tobytes(), [*shown.shape, top]
 
 
 def choose_level(variants: Sequence[Sequence[Record]], room: int) -> int | None:
@@ -203,7 +198,3 @@ def _fit(variants: Sequence[Sequence[Record]], level: int | None, room: float) -
         if size > room:
             return False
     return size + len(stream.flush()) <= room
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ....suites.deadpixel.suite import NOT_ALWAYS_BETTER
-from ...output.numbers import column_number
+from ...output.numbers import column_number, six_digits
 from ...output.templates import asset
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
@@ -263,7 +263,7 @@ def _joined(joined: Joined | None) -> dict[str, Any] | None:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+    return None if value is None else six_digits(value)
 
 
 def _unless_empty(column: Sequence[Any]) -> list[Any] | None:
