@@ -148,8 +148,15 @@ def test_a_dead_colour_channel_is_reported_by_its_own():
     assert row["pixels"] == 96**2
 
 
-@pytest.mark.parametrize("gain", [1e-3, 1e-8])
-def test_a_channel_times_a_thousandth_or_less_is_as_dead_as_a_silent_one(gain):
+def test_a_channel_times_a_twentieth_is_faint_and_not_dead():
+    """Trained networks have channels of less than a tenth of the energy of another."""
+    mask = torch.ones(1, 3, 96, 96)
+    mask[:, 1] = 0.05
+    assert measure(mask).metrics["dead_channels"].value == 0
+
+
+@pytest.mark.parametrize("gain", [0.02, 1e-3, 1e-8])
+def test_a_channel_times_a_fiftieth_or_less_is_as_dead_as_a_silent_one(gain):
     """It sets no level of its own: the most sensitive channel's counts."""
     mask = torch.ones(1, 3, 96, 96)
     mask[:, 1] = gain

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ..base import Array, Context, Measured
 
-LOST_CHANNEL = 1e-5
-"""Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead."""
+LOST_CHANNEL = 1e-3
+"""Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead.
+
+Of eleven trained networks of results/trained the least has 0.08."""
 MOST_NAMED, MOST_NAMED_ALONE = 3, 3
 """Dead regions of all channels together, and of single channels, that a sentence names."""
 
