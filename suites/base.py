@@ -29,9 +29,9 @@ Verdicts = tuple[str, str]
 class Metric:
     """One number a suite reports, with everything that a table or report needs to show it.
 
-    `better` says which direction is more even, or that neither is. `even` is the value on a
-    perfectly even model, where there is one, and `verdicts` are the words for a model shown to
-    differ from it and for one that equals it.
+    `better` says which direction ranks first, and is more even where there is a value `even` on a
+    perfectly even model; or that neither does. `verdicts` are the words for a model shown to differ
+    from that value and for one that equals it.
     """
 
     name: str

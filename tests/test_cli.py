@@ -200,6 +200,7 @@ def test_lists():
     for name in ("kim2023", "replknet2022", "luo2016"):
         assert name in list_suites("erf")
     assert "deadpixel.weakest" in list_metrics()
+    assert "ranks first" in list_metrics("halo.*")  # not "more even": tiles are no phases
     assert "deadpixel" not in list_metrics("erf.*")
 
 

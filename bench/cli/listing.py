@@ -80,7 +80,7 @@ docs/metrics.md has every formula, its source and when the number misleads."""
 
 
 def list_metrics(pattern: str = "*") -> str:
-    """Every metric: name, definition, unit, better direction, value on an even model."""
+    """Every metric: name, definition, unit, what ranks first, value on an even model."""
     from ...suites.registry import SUITES
     from ..output.layout import tabulated
 
@@ -100,7 +100,7 @@ def list_metrics(pattern: str = "*") -> str:
     if not rows:
         known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
         raise UnknownNameError(unknown("metric", pattern, known))
-    heads = ("metric", "label in reports", "definition", "unit", "more even", "even")
+    heads = ("metric", "label in reports", "definition", "unit", "ranks first", "even")
     return f"{tabulated(heads, rows)}\n\n{SYMBOLS}"
 
 

@@ -158,7 +158,8 @@ function explained(text) {
 // What a metric says of itself, for the hints of heads, menus and rows.
 function metricHint(metric) {
   const unit = metric.unit && !["ratio", "share"].includes(metric.unit) ? ` (${metric.unit})` : "";
-  const best = { lower: " Lower is more even.", higher: " Higher is more even.", neither: "" }[metric.better];
+  const words = metric.even === null ? "ranks first" : "is more even";
+  const best = { lower: ` Lower ${words}.`, higher: ` Higher ${words}.`, neither: "" }[metric.better];
   const even = metric.even === null ? "" : ` ${metric.even} on an even model.`;
   const label = metric.label ? `${metric.label}: ` : "";
   const caveat = metric.caveat && metric.caveat !== data.note ? ` ${metric.caveat}` : "";
