@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from perimetry.bench.output.files import StoreError
+from perimetry.bench.output.text import days as days_of
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
@@ -106,8 +107,7 @@ def publish(folder: Path, render: Callable[[], str]) -> None:
 
 def days(records: Iterable[Record]) -> str:
     """The day on which records were made, or the first and the last of several."""
-    found = sorted({record.created[:10] for record in records})
-    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    return days_of(record.created for record in records)
 
 
 def commits(records: Iterable[Record]) -> str:

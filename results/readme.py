@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from perimetry import load_records
+from perimetry.bench.output.text import days
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.ranking.view import View
@@ -98,8 +99,7 @@ def _contents(packs: list[Path]) -> tuple[str, str, str]:
     for record in records:
         versions[f"{record['suite']}:{record['protocol']}"].add(record["version"])
     names = ", ".join(f"{name} {'/'.join(sorted(v))}" for name, v in sorted(versions.items()))
-    days = sorted({record["created"][:10] for record in records})
-    return str(len(records)), names, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return str(len(records)), names, days(record["created"] for record in records)
 
 
 def render(text: str) -> str:

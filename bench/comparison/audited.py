@@ -18,25 +18,13 @@ from ...adapters.reference import Reference
 from ...suites.images import BUILT_IN
 from ..execution.identities import check_references
 from ..execution.plan import DEFAULT_SUITES
-from ..execution.rerun import (
-    RerunOptions,
-    RunSpec,
-    known_inputs,
-    run_spec_of,
-    sized_as,
-)
+from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, sized_as
 from ..execution.settings import Settings, standard
 from ..execution.together import Asked, Together
 from ..output.text import clean
 from ..records.references import same_file, spec_of, stated_inputs
 from .compatibility import UnlikeRecordsError, input_differences
-from .sides import (
-    DEFAULT_FILL,
-    Argument,
-    Side,
-    side_of,
-    why_not_measured,
-)
+from .sides import DEFAULT_FILL, Argument, Side, side_of, why_not_measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

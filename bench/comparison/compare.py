@@ -111,12 +111,11 @@ def compare(
     opens stored models again to find the first stage at which features differ. `nodes` compares the
     nodes of variants of one graph with those of the first side (see `nodes`), and
     `quantise_one_at_a_time` adds what each layer costs in eight bits, if the first side is a float
-    ONNX file. `known` are the
-    suites whose metrics are described, by default those of this package; `names` are names for some
-    of `sides`, or for further ones (`names={"A": "path/model.onnx"}`); `options` are the fields
-    of `execution.rerun.RerunOptions`. A module is measured at the size of what it is compared with,
-    and inputs that differ are refused before anything is measured. Raises `UnlikeRecordsError`
-    unless `force` is set, and other subclasses of `PerimetryError`.
+    ONNX file. `known` are the suites whose metrics are described, by default those of this package;
+    `names` are names for some of `sides`, or for further ones (`names={"A": "path/model.onnx"}`);
+    `options` are the fields of `execution.rerun.RerunOptions`. A module is measured at the size of
+    what it is compared with, and inputs that differ are refused before anything is measured. Raises
+    `UnlikeRecordsError` unless `force` is set, and other subclasses of `PerimetryError`.
 
     >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
     """

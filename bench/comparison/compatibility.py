@@ -44,10 +44,11 @@ def incompatibilities(first: Record, second: Record) -> list[str]:
     return found + input_differences(first.model.spec, second.model.spec, cropping=files)
 
 
-def input_differences(
-    a: Mapping[str, Any], b: Mapping[str, Any], *, cropping: bool = False
-) -> list[str]:
-    """How two inputs differ, a phrase each; none if one of them is empty, which is unknown."""
+def input_differences(a: Mapping[str, Any], b: Mapping[str, Any], *, cropping: bool) -> list[str]:
+    """How two inputs differ, a phrase each; none if one of them is empty, which is unknown.
+
+    Interpolation and crop count with `cropping`, where images come from files.
+    """
     if a == b or not a or not b:
         return []
     names = [*SIZES, *(CROPPING if cropping else ())]

@@ -101,10 +101,9 @@ class Pair:
 
     `stages` are the differences of features stage by stage, and of outputs, or the reason why there
     are none, and `outputs` those of outputs alone; `unread` are clauses about outputs that were not
-    looked at.
-    `forced` says how the records differ if the comparison was forced. `defects` are the certain
-    defects of the first side and those of the second, in clauses. `nodes` are the differences node
-    by node, or the reason why there are none; None where they were not asked for.
+    looked at. `forced` says how the records differ if the comparison was forced. `defects` are the
+    certain defects of the first side and those of the second, in clauses. `nodes` are the
+    differences node by node, or the reason why there are none; None where they were not asked for.
     """
 
     first: Side

@@ -44,10 +44,9 @@ def audit(
     `reference` is what `adapters.load.load` takes; `name` is the name of a module in its records.
     `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `settings` are the
     fields of `execution.settings.Settings`, such as `images`, `count`, `seed`, `target`, `size`,
-    `options` and `inputs`.
-    A model without reliable gradients is also measured by the suites of `black_box.STAND_INS`.
-    A measurement that fails gives a failed record; only wrong names and settings raise, as
-    subclasses of `PerimetryError`.
+    `options` and `inputs`. A model without reliable gradients is also measured by the suites of
+    `black_box.STAND_INS`. A measurement that fails gives a failed record; only wrong names and
+    settings raise, as subclasses of `PerimetryError`.
 
     >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
     >>> records[0].metrics["weakest"].value  # doctest: +SKIP

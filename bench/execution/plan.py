@@ -172,7 +172,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise InputError(f"shard {text!r} was given; expected I/N with I from 1 to N, such as 2/8")
 
 
-def expand_references(references: Sequence[str], choice: Choice | None = None) -> list[str]:
+def expand_references(references: Sequence[str], choice: Choice) -> list[str]:
     """Replace wildcards by the models that match, each once, and choose.
 
     Raises `UnknownNameError` for a pattern that matches nothing.
@@ -180,7 +180,7 @@ def expand_references(references: Sequence[str], choice: Choice | None = None) -
     from ...adapters.names import expand_wildcards
 
     found = (name for reference in references for name in expand_wildcards(reference))
-    return (choice or Choice()).of(list(dict.fromkeys(found)))
+    return choice.of(list(dict.fromkeys(found)))
 
 
 def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:

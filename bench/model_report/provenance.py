@@ -12,7 +12,7 @@ from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..output.files import try_or_none
 from ..output.layout import Literal
 from ..output.numbers import short_count
-from ..output.text import clean, counted
+from ..output.text import clean, counted, days
 from ..records.hashing import FIT_KEY
 from ..records.references import stated_inputs
 from ..records.selection import is_imported, prefix_of
@@ -194,14 +194,8 @@ def _images(records: Sequence[Record]) -> str:
 def images_line(records: Sequence[Record]) -> str:
     """The images of the records in a few words, and the day they were made."""
     looked = next((r.images for r in records if r.images), None)
-    when = _days(records)
+    when = days(record.created for record in records)
     return f"{looked.count} x {looked.name}, {when}" if looked else f"no images, {when}"
-
-
-def _days(records: Sequence[Record]) -> str:
-    """The day on which records were made, or the first and the last of several."""
-    days = sorted({record.created[:10] for record in records})
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def intervals_text(count: int, what: str) -> str:
@@ -233,10 +227,10 @@ def _fit_images(records: Sequence[Record]) -> list[str]:
 
 def _made(records: Sequence[Record]) -> str:
     seconds = sum(record.timing.measure_s for record in records)
-    made = counted(len(records), "record")
+    made = f"{days(record.created for record in records)}, {counted(len(records), 'record')}"
     if is_imported(records[0]):
-        return f"{_days(records)}, {made}, imported"
-    return f"{_days(records)}, {made}, {seconds:.0f} s of measuring, without the shared gradients"
+        return f"{made}, imported"
+    return f"{made}, {seconds:.0f} s of measuring, without the shared gradients"
 
 
 def _machine(record: Record) -> str:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 LONGEST = 1000
 
@@ -23,6 +28,12 @@ def clean(text: str, longest: int = LONGEST) -> str:
 def counted(count: int, what: str) -> str:
     """`1 record`, `2 records`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def days(times: Iterable[str]) -> str:
+    """The day of `times` in ISO format, or the first and the last of several."""
+    found = sorted({time[:10] for time in times})
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def code(text: str) -> str:

@@ -25,16 +25,8 @@ from ...adapters.errors import check_name
 from ..execution.all_scales import split_scale
 from ..model_report.reported import defects_of, reported
 from ..output.text import clean
-from ..records.selection import (
-    check_unmixed,
-    meaningless,
-    newest,
-    prefix_of,
-    why_missing,
-)
-from ..statistics.difference import (
-    metric_difference,
-)
+from ..records.selection import check_unmixed, meaningless, newest, prefix_of, why_missing
+from ..statistics.difference import metric_difference
 from ..statistics.ranks import Rank, rank_rows
 from .row import SIZES, BoardRow, ranked_value, row_facts
 
@@ -93,9 +85,8 @@ class Board:
             for protocol in suite.protocols:
                 cell = name, protocol
                 names = measured.get(cell, set())
-                known = (
-                    [m.name for m in suite.metrics] if cell in measured else []
-                )  # failed rows too
+                # of a suite that failed in all rows, too
+                known = [m.name for m in suite.metrics] if cell in measured else []
                 prefix = self.prefix(name, protocol)
                 found += [f"{prefix}.{m}" for m in [*known, *sorted(names - set(known))]]
         return found

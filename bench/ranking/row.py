@@ -10,15 +10,8 @@ from scipy.special import stdtrit
 
 from ...suites.measuring.bootstrap import ROUNDING
 from ..output.files import try_or_none
-from ..records.selection import (
-    family,
-    input_size,
-)
-from ..statistics.difference import (
-    SAMPLE_NAMES,
-    not_sampled,
-    sample_count,
-)
+from ..records.selection import family, input_size
+from ..statistics.difference import SAMPLE_NAMES, not_sampled, sample_count
 from ..statistics.ranks import Rank, Ranked
 
 if TYPE_CHECKING:

@@ -6,11 +6,7 @@ import json
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import (
-    InputError,
-    UnknownNameError,
-    unknown,
-)
+from ...adapters.errors import InputError, UnknownNameError, unknown
 from ...adapters.reference import Reference
 from ..output.numbers import join_with_and
 
