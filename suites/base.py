@@ -157,7 +157,7 @@ class Probe:
     scalar: Callable[[Outputs, Sequence[int]], Tensor]
     reduce: Callable[[Tensor], Tensor]
     logits: bool = False
-    silent: str = "the target is constant"
+    silent: str = "the target is constant, or changes in steps"
     gradient: str = ""
 
 

@@ -110,6 +110,15 @@ def test_a_network_that_is_no_function_of_one_image_is_told_with_its_operator(na
         assert word in found.target
 
 
+def test_logits_that_depend_on_the_place_in_the_batch_are_told():
+    """The head weighs the images of a batch by their places; the map does not."""
+    net = Net(head=lambda y: y * (1 + 0.1 * torch.arange(len(y))[:, None]))
+    found = check_assumptions(load(net, size=SIZE, device="cpu"), images())
+    assert found.target is None
+    assert found.logits.startswith(DEPENDENT)
+    assert "its place among them changes the logits by" in found.notes[0]
+
+
 def test_a_draw_in_one_pass_of_many_is_not_taken_for_the_mates_doing():
     """Whichever of the passes alone is drawn otherwise: that is random, no other image's doing."""
     passes = []

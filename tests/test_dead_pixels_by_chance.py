@@ -105,4 +105,4 @@ def test_the_field_of_a_unit_in_a_hole_says_that_nothing_reaches_it():
     hole[:, 16:] = True
     (record,) = audit(PoolFirst(2, 2, hole), ("erf",), kernel_padding=("none",), size=(64, 64))
     assert record.status == "skipped"
-    assert "no pixel of the images reaches the unit" in record.reason
+    assert "no pixel reaches the unit" in record.reason

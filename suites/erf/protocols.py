@@ -46,7 +46,7 @@ class ErfProtocol:
     normalised: bool = False
     """Whether the maps of several weight sets are scaled to mean 1 (`normalise_members`)."""
     tokens_up_left: bool = False
-    silent: str = "no pixel of the images reaches the unit"
+    silent: str = "no pixel reaches the unit, or only in steps"
 
     def unit_scalar(
         self, outputs: Outputs, indices: Sequence[int], *, unit: tuple[int, int], seed: int

@@ -145,6 +145,8 @@ def _check(model: Model, images: Tensor) -> Assumptions:
     faults = _faults_of_number(passes, first) | _faults_of_faint(passes, second) | faults
     if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
         faults["target"] = misnamed
+    if "logits" not in faults and (moved := _moved(passes, second)) is not None:
+        faults["logits"] = moved
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
     notes = [*_meaningless(passes, first, images), *(fault.text for fault in faults.values())]
     every = tuple(dict.fromkeys(notes))
@@ -222,6 +224,30 @@ def _faults_of_faint(passes: PairedPasses, second: Outputs) -> dict[str, _Fault]
         if change > MATES:
             found[name] = _dependent(passes, name, change, ("other mate", "both dark"), 1.0)
     return found
+
+
+def _moved(passes: PairedPasses, second: Outputs) -> _Fault | None:
+    """What is wrong with logits that change if the images of the pair `second` change places.
+
+    `_misnamed` looks at the target.
+    """
+    moved = passes.run("other place")
+    found = {name: (a, b) for name, a, b in finite_outputs(second, moved)}
+    if "logits" not in found:
+        return None
+    change = relative_distance(found["logits"][0][:1], found["logits"][1][1:])
+    if change <= MATES:
+        return None
+    again = passes.run("other place").logits
+    if again is None or relative_distance(found["logits"][1], again) > SAME:
+        return None  # random, which was looked for
+    if (noise := _amplified(passes, "logits", change, "other mate", 0)) is not None:
+        return noise
+    by = f"changes the logits by {_percent(change)} of the norm"
+    if change <= EIGHT_BITS and passes.quantised:
+        text = "steps in eight bits are rounded otherwise at another place in the batch: it"
+        return _Fault(f"{text} {by}", tolerated=True)
+    return _Fault(f"{DEPENDENT}: its place among them {by}")
 
 
 def _faults_of_number(passes: PairedPasses, first: Outputs) -> dict[str, _Fault]:

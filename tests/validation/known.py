@@ -247,7 +247,12 @@ def _constant() -> ReferenceCheck:
     except NotApplicableError as error:
         said = str(error).rpartition(": ")[2]
     return ReferenceCheck(
-        PLANTED, "a constant network", CLOSED, "the target is constant", said, "gradient_maps"
+        PLANTED,
+        "a constant network",
+        CLOSED,
+        "the target is constant, or changes in steps",
+        said,
+        "gradient_maps",
     )
 
 
