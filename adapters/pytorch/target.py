@@ -250,15 +250,22 @@ def _kept_features(module: nn.Module, *, keep: bool) -> Iterator[list[Tensor]]:
 
 
 def first_logits(module: nn.Module, out: Any) -> Tensor | None:
-    """Return the first (batch, classes) tensor in the output `out` of `module`, or None.
+    """Return the first (batch, classes) tensor of numbers in the output of `module`, or None.
 
-    A module with `num_classes = 0`, as timm's without a classifier have, gives pooled features.
+    True and false are 1 and 0. A module with `num_classes = 0`, as timm's without a classifier
+    have, gives pooled features.
     """
     if getattr(module, "num_classes", None) == 0:
         return None
-    if isinstance(out, Tensor):
-        return out if out.ndim == 2 else None
     if dataclasses.is_dataclass(out) and not isinstance(out, dict):
         out = vars(out)
-    values = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
-    return next((v for v in values if isinstance(v, Tensor) and v.ndim == 2), None)
+    several = out.values() if isinstance(out, dict) else out
+    values = several if isinstance(out, dict | tuple | list) else (out,)
+    found = next((v for v in values if isinstance(v, Tensor) and _are_logits(v)), None)
+    return found.float() if found is not None and found.dtype == torch.bool else found
+
+
+def _are_logits(value: Tensor) -> bool:
+    """Whether a tensor can be (batch, classes): of numbers that have an order, and of any."""
+    dense = value.layout == torch.strided
+    return dense and value.ndim == 2 and value.numel() > 0 and not value.is_complex()

@@ -127,11 +127,14 @@ def by_sample(values: Mapping[int, Array], members: int) -> Array:
 def why_no_class(logits: Tensor) -> str | None:
     """Why the largest of `logits` (images, classes) means nothing, or None where it does.
 
-    The arg-max of NaN, and of equal numbers, is a class all the same: agreement with itself.
+    The arg-max of NaN, of equal numbers, and of one number is a class all the same: agreement with
+    itself.
     """
+    if logits.shape[1] < 2:
+        return "the output is one number for an image, so that its largest names no class"
     if not bool(logits.isfinite().all()):
         return "the logits are not finite (NaN or infinite), so they name no class"
-    if logits.shape[1] > 1 and bool((logits == logits[:, :1]).all()):
+    if bool((logits == logits[:, :1]).all()):
         return "the logits are the same for all classes, so they name no class"
     if len(logits) > 1 and bool((logits == logits[:1]).all()):
         return "the logits are the same for all images, so they say nothing of them"
