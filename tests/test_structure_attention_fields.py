@@ -12,7 +12,7 @@ from torch import nn
 
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
-from perimetry.suites.architecture.propagate import path_count_map
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
 from perimetry.suites.architecture.span_rules.einsum import spelled_out
 
 SIDE = 48
@@ -210,3 +210,30 @@ def test_a_step_is_found_again_at_another_size_by_a_network_of_one_image():
     spec = replace(GREY, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
     model = wrap(OneImage().eval(), spec=spec, device="cpu", target=":add#2")
     assert model.resized(64, 64).target.name == ":add#2"
+
+
+def of_groups(grouped):
+    """Attention of four heads of queries along rows, which share two of keys and values."""
+
+    def function(net, y):
+        q, k, v = net.qkv(y.permute(0, 2, 3, 1)).chunk(3, -1)
+        q, k, v = (t.unflatten(-1, (-1, 2)).transpose(2, 3) for t in (q, k[..., :4], v[..., :4]))
+        if grouped:
+            out = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        else:
+            heads = [t.repeat_interleave(q.shape[2] // 2, 2) for t in (k, v)]
+            out = F.scaled_dot_product_attention(q, *heads)
+        return y + out.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
+
+    return OfLines(function).eval()
+
+
+def test_heads_that_share_keys_and_values_are_as_with_copies_of_these():
+    """The map and the fields are those of the network in which every head has its own."""
+    size = (3, SIDE, SIDE)
+    grouped, copied = (light_copy(of_groups(g)) for g in (True, False))
+    np.testing.assert_allclose(energy_map(grouped, size), energy_map(copied, size), rtol=1e-12)
+    fields = [path_count_map(net, size)[2] for net in (grouped, copied)]
+    np.testing.assert_array_equal(fields[0].low, fields[1].low)
+    found = [np.clip(ends, 0, SIDE - 1) for ends in (fields[0].low, fields[0].high)]
+    np.testing.assert_array_equal(np.concatenate(found), support(of_groups(grouped=True), SIDE))

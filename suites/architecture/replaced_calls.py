@@ -19,7 +19,7 @@ from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
 from .stored_factors import as_stored
-from .written_out import WRITTEN_OUT
+from .written_out import WRITTEN_OUT, attention_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,6 +56,8 @@ def replaced(
             assumed.append(f"the numbers stored for {name!r} are scales of channels")
     if name in VECTOR_PRODUCTS:
         args = tree_map(learned_vector, args)
+    if kwargs.get("enable_gqa"):
+        written = attention_of_groups
     if paths:
         return ReplacedCall(name, args, kwargs, written, tuple(assumed))
     if name in MAXIMA:

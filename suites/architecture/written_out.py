@@ -6,6 +6,7 @@ are carried out like those of the network.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi, prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...adapters.errors import NotApplicableError
+from ...adapters.torch_calls import Attention
 from .rule_table import is_energy
 from .written_moves import MOVES_WRITTEN_OUT
 
@@ -140,6 +142,15 @@ def _sum_to_size(x: Tensor, *size: Any) -> Tensor:
     first = x.ndim - len(size)
     axes = [d for d in range(x.ndim) if d < first or size[d - first] != x.shape[d]]
     return torch.sum(x, axes, keepdim=True).reshape(size) if axes else x
+
+
+def attention_of_groups(*args: Any, enable_gqa: bool = True, **kwargs: Any) -> Tensor:
+    """Attention in which several heads of queries read one of keys and values."""
+    call = Attention(*args, **kwargs)
+    heads = call.query.shape[-3]
+    key, value = (t.repeat_interleave(heads // t.shape[-3], -3) for t in (call.key, call.value))
+    del enable_gqa
+    return F.scaled_dot_product_attention(**vars(replace(call, key=key, value=value)))
 
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
