@@ -15,7 +15,7 @@ from ..output.numbers import short_count
 from ..output.text import clean, counted, days
 from ..records.hashing import FIT_KEY
 from ..records.references import stated_inputs
-from ..records.selection import is_imported, prefix_of
+from ..records.selection import is_imported, older_versions, prefix_of
 from ..statistics.difference import ENOUGH_SAMPLES, sample_count
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
         "On": _machine(best),
     }
     blocks: list[Block] = [f"{k}: {clean(v, 1000)}." for k, v in facts.items() if v]
+    blocks += older_versions(records, suites)
     command = try_or_none(repeat, records, suites)
     return [*blocks, "To make these records again:", Literal(command)] if command else blocks
 

@@ -11,6 +11,7 @@ from ...suites.deadpixel.suite import NOT_ALWAYS_BETTER
 from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently
+from ..records.selection import older_versions
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, more_samples, sample_count
 from .row import SIZES, row_facts
 
@@ -147,6 +148,7 @@ def _made_with(board: Board) -> list[str]:
     images = _image_sets(board.records)
     fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
     lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
+    lines += older_versions(board.records, board.suites)
     if images:
         lines.append(f"Images: {clean('; '.join(images))}.")
     if fitted:

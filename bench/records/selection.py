@@ -99,6 +99,22 @@ def prefix_of(suite: str, protocol: str, known: Mapping[str, Suite]) -> str:
     return suite if protocol == default else f"{suite}:{protocol}"
 
 
+def older_versions(records: Iterable[Record], known: Mapping[str, Suite]) -> list[str]:
+    """A sentence on protocols of `records` whose version is not that of `known`, if any are."""
+    found = {
+        f"{r.suite}:{r.protocol} version {r.version} is now version {now}"
+        for r in records
+        if r.suite in known
+        and (now := known[r.suite].protocols.get(r.protocol, r.version)) != r.version
+    }
+    if not found:
+        return []
+    return [
+        f"{'; '.join(sorted(found))}: its definition has changed since, and a model that is "
+        "measured now has other numbers."
+    ]
+
+
 def family(record: Record) -> str:
     """The module of timm that defines a model; else `timm`, `ONNX file` or `other`.
 
