@@ -81,6 +81,27 @@ def test_a_goal_that_is_not_reached_says_so():
         assert any("after 6 images" in n and "--most-images" in n for n in record.notes)
 
 
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [(1, "raise --most-images"), (4, "the 4 weight sets"), (3, "no interval below 4 samples")],
+)
+def test_a_goal_that_is_not_reached_names_what_the_samples_are(members, words):
+    """Few weight sets are told: without an interval a goal is not reached, whatever the images."""
+    few = {"members": members, "most_images": 6, "precision_goal": 1e-4}
+    (record,) = audit(MODEL, SUITES[:1], ("none",), **few, **FEW)
+    (note,) = [note for note in record.notes if "precision goal" in note]
+    assert words in note
+    assert ("--members" in note) == (members > 1)
+
+
+def test_a_goal_is_not_reached_by_images_too_few_for_an_interval():
+    """Two images have no interval; more are taken until there is one that meets the goal."""
+    few = FEW | {"count": 2, "precision_goal": 0.3, "most_images": 64}
+    (record,) = audit(MODEL, SUITES[:1], ("none",), members=1, **few)
+    assert record.images.count >= 4
+    assert half_width(record) <= 0.3
+
+
 def test_a_model_without_the_metric_is_measured_with_the_first_images():
     """A map without a stride has no least sensitive phase, so nothing says how many suffice."""
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))

@@ -17,6 +17,7 @@ from ...adapters.errors import NotApplicableError
 from ...adapters.model import ModelOfScales
 from ...adapters.target_rule import ALL_SCALES
 from ...adapters.treatment import PaddingOptions
+from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from .all_scales import FAULTS, Shared, label, probes_of, take_together, with_scales
@@ -41,25 +42,43 @@ if TYPE_CHECKING:
     Planned = Mapping[str, Sequence[Probe]]  # probes by key of a cell
 
 
+CALIBRATED_ON = 8
+"""Fewer images may calibrate the norms of an `@init` model otherwise than more of them do."""
+
+
 def _has_goal(cell: Cell) -> bool:
     return (cell.suite, cell.protocol) == PRECISION_OF
 
 
-def _growth(reached: Estimate, goal: float) -> float:
+def _growth(reached: Estimate, goal: float, samples: int) -> float:
     """How many times as many images the goal takes, at most 4; 1 where it is reached."""
-    if reached.value is None:
+    if reached.value is None or _too_few(reached, samples):
         return 4.0
-    half = reached.half_width or 0.0  # an exact value has no interval
+    half = reached.half_width or 0.0  # samples that all agree have no interval
     return 1.0 if half <= goal else min(max(1.1 * (half / goal) ** 2, 1.25), 4.0)
 
 
-def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
-    """A note for records whose precision goal was not reached."""
+def _too_few(reached: Estimate, samples: int) -> bool:
+    """Whether there is no interval for want of samples."""
+    return reached.half_width is None and samples < MIN_SAMPLES
+
+
+def _goal_missed(goal: float, reached: Estimate, count: int, members: int) -> str:
+    """A note for records whose precision goal was not reached with `members` weight sets."""
     if reached.value is None:
         return f"the precision goal of {goal:g} cannot be judged: {reached.reason}"
+    if _too_few(reached, members if members > 1 else count):
+        more = f"--members, of {members}" if members > 1 else f"--most-images, of {count}"
+        return (
+            f"the precision goal of {goal:g} cannot be judged: there is no interval below "
+            f"{MIN_SAMPLES} samples; raise {more}"
+        )
+    more = "--most-images"
+    if members > 1:
+        more = f"--members (the samples are the {members} weight sets) and {more}"
     return (
         f"the half width is {reached.half_width or 0:.3g} after {count} images, where the "
-        f"precision goal is {goal:g}: raise --most-images"
+        f"precision goal is {goal:g}: raise {more}"
     )
 
 
@@ -267,16 +286,31 @@ class Workbench:
         while True:
             measured = self._measure(model, cells[place], passes[place])
             reached = measured.metrics[self.suites[cells[place].suite].headline]
-            growth = _growth(reached, goal)
+            samples = model.members if model.members > 1 else self._images.count
+            growth = _growth(reached, goal, samples)
             if growth == 1:
                 break
-            if reached.value is None or self._images.count == self._all_images.count:
-                notes = (_goal_missed(goal, reached, self._images.count),)
+            hopeless = model.members > 1 and _too_few(reached, samples)
+            all_used = self._images.count == self._all_images.count
+            if reached.value is None or hopeless or all_used:
+                notes = (_goal_missed(goal, reached, self._images.count, model.members),)
                 break
-            self._use(math.ceil(growth * self._images.count))
+            before = self._images.count
+            self._use(math.ceil(growth * before))
+            if before < CALIBRATED_ON or self.settings.recalibrate:
+                self._check_again(model)
             passes = self._gradients(model, cells, probes)
+            if passes[place].refused is not None:
+                break
         seconds = time.perf_counter() - begun
         return [replace(p, seconds=seconds, notes=(*p.notes, *notes)) for p in passes]
+
+    def _check_again(self, model: Model) -> None:
+        """Check `model` on the images now in use, on which norms are estimated anew."""
+        from ...suites.measuring.assumptions import check_assumptions
+
+        if self._assumed is not None:
+            self._assumed = check_assumptions(model, self._images.load(model.spec))
 
     def _later(self) -> Assumptions | None:
         """What is wrong with the model since it was checked; None where it was not."""
