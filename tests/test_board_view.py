@@ -94,6 +94,15 @@ def test_the_top_and_the_worst_keep_their_ranks():
     assert [(r[0], r[2]) for r in rows] == [("c", "3"), ("c", "")]
 
 
+def test_of_one_rank_names_keep_their_order_from_the_last_rank_on(monkeypatch):
+    """The samples do not tell two of three models apart, which share ranks 1 and 2."""
+    monkeypatch.setitem(WEAKEST, "a", WEAKEST["b"])
+    board = Board([planted(name) for name in WEAKEST])
+    for worst_first, names in ((False, "abc"), (True, "cab")):
+        groups = shown_groups(board, View(worst_first=worst_first))
+        assert "".join(rows[0].model.split(":")[-1] for rows in groups) == names
+
+
 @pytest.mark.parametrize(
     ("where", "wanted"),
     [

@@ -15,6 +15,7 @@ from perimetry.suites.architecture.receptive_field import (
     layer_table,
     summarise_field,
 )
+from perimetry.suites.structure import measure_skeleton
 
 SIDE = 64
 HOLE = (slice(10, 20), slice(28, 50))
@@ -150,3 +151,14 @@ def test_a_file_with_a_hole_has_the_stride_of_the_file_without(tmp_path):
         units = path_count_map(model.skeleton(), model.spec.shape)[2]
         strides.append((units.steps(), units.nominal, summarise_field(units).size))
     assert strides[0] == strides[1] == ((8, 8), (8, 8), (15, 15))
+
+
+def test_a_central_unit_in_a_hole_has_no_field_and_says_so():
+    """It is reached by local paths, from pixels that are all removed; the stride is that of all."""
+    middle = torch.ones(1, 1, SIDE, SIDE)
+    middle[..., SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4] = 0
+    net = Holed(PADDED["pad"], lambda x: x * middle.to(x)).eval()
+    metrics = measure_skeleton(light_copy(net), (3, SIDE, SIDE)).metrics
+    assert metrics["receptive_field"].value is None
+    assert "a fixed mask removes all pixels" in metrics["receptive_field"].reason
+    assert metrics["target_stride"].value == 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class View:
     """Rows and columns that are shown.
 
     `rows` is one of `ROWS`. `columns` are metric columns, `SIZES` or `OTHERS`; None for the main
-    ones. `top` models, or variants where these are ranked, are shown, the last first if
+    ones. `top` models, or variants where these are ranked, are shown, the last rank first if
     `worst_first`. Without `intervals`, numbers stand alone.
     """
 
@@ -119,11 +119,16 @@ def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:
         for rows in groups.values()
         if all(one.holds(rows[0].value(one.column)) for one in view.where)
     ]
-    if view.worst_first:
-        sorted_by = board.sort or ""
-        ranked = [rows for rows in found if rows[0].value(sorted_by) is not None]
-        found = ranked[::-1] + [rows for rows in found if rows[0].value(sorted_by) is None]
-    return found[: view.top]
+    return (_last_rank_first(found) if view.worst_first else found)[: view.top]
+
+
+def _last_rank_first(groups: Sequence[list[BoardRow]]) -> list[list[BoardRow]]:
+    """Groups of rows by falling rank; those of one rank, and those without, keep their order."""
+    ranked = [rows for rows in groups if rows[0].rank is not None]
+    ties = [list(tied) for _, tied in groupby(ranked, key=lambda rows: rows[0].rank)]
+    return [rows for tied in reversed(ties) for rows in tied] + [
+        rows for rows in groups if rows[0].rank is None
+    ]
 
 
 ALWAYS = ("model", "fill", "rank", "rank.high")

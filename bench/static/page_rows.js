@@ -25,7 +25,11 @@ function rowsOf(metric, fill) {
   const order = (a, b) => nullsLast(a.asis, b.asis, (x, y) => up * (x - y)) || a.i - b.i;
   const byName = (a, b) => (a.rank === null ? order(a, b) : a.rankHigh - b.rankHigh || (a.name < b.name ? -1 : 1));
   rows.sort((a, b) => nullsLast(a.rank, b.rank, (x, y) => x - y) || byName(a, b));
-  rows.forEach((row, place) => (row.order = row.rank === null ? null : place));
+  rows.forEach((row, place) => {
+    const before = rows[place - 1];
+    const tied = before && before.rank === row.rank && before.rankHigh === row.rankHigh;
+    row.order = row.rank === null ? null : tied ? before.order : place;
+  });
   return markTies(rows);
 }
 

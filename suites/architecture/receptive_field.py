@@ -101,10 +101,14 @@ def model_receptive_field(model: Model) -> ReceptiveField:
 def summarise_field(units: UnitSpans) -> ReceptiveField:
     """The receptive field of the central unit.
 
-    Raises `NotApplicableError` if only global paths lead to it.
+    Raises `NotApplicableError` if only global paths lead to it, or it reads removed pixels alone.
     """
     if not units.known():
-        raise NotApplicableError("only global paths lead from the input to the target")
+        raise NotApplicableError(
+            "a fixed mask removes all pixels that the central unit reads"
+            if units.masked()
+            else "only global paths lead from the input to the target"
+        )
     low, size = (of_units[(slice(None), *units.central)] for of_units in (units.low, units.size))
     rows, columns = map(float, size)
     stride = units.steps()

@@ -338,8 +338,13 @@ class UnitSpans:
         return self.low.shape[1] // 2, self.low.shape[2] // 2
 
     def known(self) -> bool:
-        """Whether local paths lead to the central unit."""
+        """Whether local paths lead to the central unit, from pixels that a mask leaves."""
         return bool(np.isfinite(self.size[(slice(None), *self.central)]).all())
+
+    def masked(self) -> bool:
+        """Whether a mask leaves none of the pixels to which local paths lead from that unit."""
+        reached = np.isfinite(self.low[(slice(None), *self.central)]).all()
+        return bool(reached) and not self.known()
 
     def stride(self) -> tuple[float, float]:
         """Pixels between neighbouring units along (rows, columns), of a flipped map too."""
