@@ -1,10 +1,12 @@
 """`structure` of what is changed in place: parts, views, and masks that are written."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from structure_nets import Between, squared_jacobian
+from structure_nets import Apply, Between, squared_jacobian
 from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
@@ -230,3 +232,28 @@ def test_attention_reads_what_its_mask_allows_however_it_is_written(name):
     found = measure_skeleton(light_copy(Between(function)), (3, SIDE, SIDE))
     expected = squared_jacobian(literal, 3, SIDE, SIDE)
     np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6)
+
+
+def scores_written_to(x):
+    """Attention with positions that are written into a part of its scores."""
+    tokens = x.flatten(2).transpose(1, 2)
+    scores = tokens @ tokens.transpose(1, 2)
+    scores[:, 1:, 1:] = scores[:, 1:, 1:].reshape(len(x), -1, scores.shape[2] - 1) + x.mean()
+    return x + (scores.softmax(-1) @ tokens).transpose(1, 2).view_as(x)
+
+
+@pytest.mark.parametrize(
+    "function", [scores_written_to, lambda x: x.clone().add_(1).relu_() + x.roll(1, 1)]
+)
+def test_no_tensor_of_a_pass_is_kept_behind_it(function):
+    """What is written into a tensor and the tensor keep each other, in autograd and as marks."""
+
+    def kept():
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    skeleton = light_copy(Apply(function).eval())
+    energy_map(skeleton, (3, 32, 32))
+    before = kept()
+    energy_map(skeleton, (3, 32, 32))
+    assert kept() == before

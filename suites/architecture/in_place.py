@@ -145,6 +145,16 @@ def replace_in_place(x: Tensor, out: Tensor) -> None:
         setattr(x, _SUCCESSOR, out)
 
 
+def forget_change(x: Tensor) -> None:
+    """Let go of what took the place of `x`, and of how it was computed.
+
+    Autograd keeps `x` for what was computed from it, out of sight of Python's collector: two
+    tensors that keep each other would never be freed.
+    """
+    for mark in (_SUCCESSOR, "chain"):
+        vars(x).pop(mark, None)
+
+
 def _meet(a: Tensor, b: Tensor) -> bool:
     """Whether two views of one tensor are known to have an entry of it in common."""
     pairs = common_places(chain_of(a).roots, chain_of(b).roots)

@@ -169,6 +169,8 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
         raise NotApplicableError(
             f"the forward pass failed in layer {trace.layer_name!r}: {what}"
         ) from error
+    finally:
+        trace.let_go()
     return target  # type: ignore[no-any-return]
 
 

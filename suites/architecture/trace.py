@@ -35,6 +35,7 @@ from .exported_operators import as_torch_function
 from .fixed_functions import follow
 from .in_place import (
     copied,
+    forget_change,
     is_stale,
     latest,
     mark_part,
@@ -108,6 +109,7 @@ class EnergyTrace(FunctionMode):
         self.layers: list[Layer] = []
         self.running: list[tuple[str, nn.Module]] = []  # layers, the innermost last
         self.remarks = Remarks()
+        self.changed: list[Tensor] = []  # in place
         self.read_as_constants: list[Tensor] = []  # energies that are statistics, such as a norm's
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -124,10 +126,13 @@ class EnergyTrace(FunctionMode):
         if args and is_energy(args[0]) and returns_its_argument(name, args, kwargs):
             return args[0]
         in_place = works_in_place(func, args, kwargs)
+        if in_place or name == "setitem":
+            self.changed.append(args[0])
         if in_place and name in MOVES:
             func = getattr(Tensor, name)
         if name == "setitem":
             args = (writable(args[0], args[-1], LARGEST_WRITTEN * len(self.padded)), *args[1:])
+            self.changed.append(args[0])
         if name == "copy" and is_energy(args[1]):
             return copied(self.call, args[0], args[1])
         out = self._result(name, func, args, kwargs)
@@ -215,6 +220,12 @@ class EnergyTrace(FunctionMode):
         found = latest(target, tensors_in(target))
         self._refuse_unfollowed("output", [t for t in tensors_in(found) if is_energy(t)])
         return found
+
+    def let_go(self) -> None:
+        """Let go of the tensors of the pass, which those that it changed would keep."""
+        for t in self.changed:
+            forget_change(t)
+        self.changed.clear()
 
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         variants = len(self.padded)
