@@ -188,10 +188,28 @@ def channel_axis(two: Tensor, three: Tensor) -> int:
     return unlike[0]
 
 
+_CHAIN = "chain"
+
+
 def chain_of(t: Tensor) -> Chain:
     """The chain that ends in `t`; of a tensor without one, `t` itself."""
-    found: Chain | None = getattr(t, "chain", None)
+    found: Chain | None = getattr(t, _CHAIN, None)
     return beginning(t) if found is None else found
+
+
+def has_chain(t: Tensor) -> bool:
+    """Whether a chain that ends in `t` is known."""
+    return hasattr(t, _CHAIN)
+
+
+def mark_chain(t: Tensor, chain: Chain) -> None:
+    """Remember the chain that ends in `t`."""
+    setattr(t, _CHAIN, chain)
+
+
+def forget_chain(t: Tensor) -> None:
+    """Let go of the chain that ends in `t`."""
+    vars(t).pop(_CHAIN, None)
 
 
 def beginning(

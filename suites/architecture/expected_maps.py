@@ -47,7 +47,7 @@ def expected_maps(
     and if the first is zero everywhere.
     """
     remarks: dict[Approximation, None] = {}
-    alone = _maps(skeleton, size, [None], remarks)
+    alone = energy_map(skeleton, size, approximate=remarks).numpy()
     if not alone[0].any():
         raise NotApplicableError(
             "the expected sensitivity is zero everywhere: every path has a factor of 0"
@@ -56,16 +56,6 @@ def expected_maps(
     chunks = (layers[i : i + step] for i in range(0, len(layers), step))
     found = np.concatenate([alone, *(_padded(skeleton, size, chunk, alone) for chunk in chunks)])
     return found, _notes([*remarks, *_guesses(skeleton, size, alone[0] / alone[0].mean())])
-
-
-def _maps(
-    skeleton: nn.Module,
-    size: tuple[int, int, int],
-    padded: Sequence[int | None],
-    remarks: dict[Approximation, None] | None = None,
-) -> Array:
-    found: Array = energy_map(skeleton, size, padded=padded, approximate=remarks).numpy()
-    return found
 
 
 def _padded(
@@ -77,12 +67,12 @@ def _padded(
     time, the maps of one pass would mix: then the unchanged one is not the one computed `alone`.
     """
     try:
-        first, *others = _maps(skeleton, size, [None, *layers])
+        first, *others = energy_map(skeleton, size, padded=[None, *layers]).numpy()
     except NotApplicableError:
         first = None
     if first is not None and np.allclose(first, alone[0], rtol=SAME_PASS, atol=0):
         return np.stack(others)
-    return np.concatenate([_maps(skeleton, size, [layer]) for layer in layers])
+    return np.concatenate([energy_map(skeleton, size, padded=[n]).numpy() for n in layers])
 
 
 def _guesses(

@@ -41,6 +41,8 @@ from .chains import (
     axis_of_channels,
     beginning,
     channel_axis,
+    has_chain,
+    mark_chain,
 )
 from .compact import alias, annotate
 from .fixed_steps import amplitude_of, step_of
@@ -108,7 +110,7 @@ def follow(
     call = _Followed(name, func, args, kwargs, inputs, f"{name!r}{where}", padded)
     if name == "setitem":
         x = args[0]
-        x.chain = call.written(x)
+        mark_chain(x, call.written(x))
         return out, None
     if isinstance(out, Tensor):
         return call.followed(out) if is_energy(out) else (out, None)
@@ -140,12 +142,12 @@ class _Followed(Call):
         if any(out is t for t in self.inputs):
             out = annotate(alias(out), out)
         chain = self.beginning(out) if chain is None else self.with_sharing(chain, out)
-        out.chain = chain  # type: ignore[attr-defined]
+        mark_chain(out, chain)
         return out, pair
 
     def written(self, x: Tensor) -> Chain:
         """The chain of `x`, into which a value was written."""
-        changed = any(t is x for t in self.inputs) and not hasattr(x, "chain")
+        changed = any(t is x for t in self.inputs) and not has_chain(x)
         chain = None if changed else self.continued(x)
         if chain is None:
             return self.beginning(annotate(alias(x), x))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .chains import chain_of
+from .chains import chain_of, forget_chain
 from .compact import VIEWS_MADE, annotate, channel_runs, equal_axes, expand
 from .places import common_places, overlap
 from .rule_table import is_energy
@@ -151,8 +151,8 @@ def forget_change(x: Tensor) -> None:
     Autograd keeps `x` for what was computed from it, out of sight of Python's collector: two
     tensors that keep each other would never be freed.
     """
-    for mark in (_SUCCESSOR, "chain"):
-        vars(x).pop(mark, None)
+    vars(x).pop(_SUCCESSOR, None)
+    forget_chain(x)
 
 
 def _meet(a: Tensor, b: Tensor) -> bool:

@@ -34,6 +34,7 @@ FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
 }
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
 ADAPTIVE = frozenset({f"adaptive_avg_pool{axes}d" for axes in (1, 2, 3)})
+ADAPTIVE_MAXIMA = frozenset({f"adaptive_max_pool{axes}d" for axes in (1, 2, 3)})
 MEANS = frozenset({"mean", "sum"})
 PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
 """Functions that may mix units by a fixed matrix."""
@@ -78,10 +79,11 @@ SCALES = (
 """Functions that multiply each unit by a constant."""
 ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 """Functions of queries, keys and values."""
-ACTIVATIONS = frozenset(
+ODD = frozenset({"tanh", "hardtanh", "softsign", "hardshrink", "softshrink"})
+"""Activations without a mean."""
+ACTIVATIONS = ODD | frozenset(
     """
     relu relu6 silu gelu hardswish leaky_relu rrelu mish elu selu celu softplus threshold prelu
-    tanh hardtanh softsign hardshrink softshrink
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions of one unit that pass a share of its amplitude, whatever its sign."""

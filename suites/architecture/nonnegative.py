@@ -13,6 +13,7 @@ from ...adapters.torch_calls import Interpolation, Padding
 from .compact import forget
 from .mixtures import (
     ADAPTIVE,
+    ADAPTIVE_MAXIMA,
     ADDITIONS,
     CONCATENATIONS,
     MAX_POOLS,
@@ -43,6 +44,7 @@ _KEEPING = (
     | MAX_POOLS
     | POOLS
     | ADAPTIVE
+    | ADAPTIVE_MAXIMA
     | MEANS
     | STACKS
     | ADDITIONS
@@ -50,8 +52,7 @@ _KEEPING = (
         """
         mul imul rmul multiply div truediv itruediv divide maximum minimum
         fmax fmin max min amax amin dropout dropout2d contiguous clone positive to float double
-        interpolate upsample pad adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d relu
-        relu6 leaky_relu rrelu elu celu
+        interpolate upsample pad relu relu6 leaky_relu rrelu elu celu
         """.split()  # noqa: SIM905 - easier to read than a column of names
     )
 )

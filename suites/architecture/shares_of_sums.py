@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...adapters.torch_calls import MaxPool
 from .mixtures import (
     ACTIVATIONS,
+    ADAPTIVE_MAXIMA,
     JOINS,
     LARGEST_OF_AXES,
     MAX_POOLS,
     MAXIMA_OF_UNITS,
     NORMS,
+    ODD,
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
 )
 from .remarks import is_statistic
 from .rule_table import is_energy, is_weight
-from .tags import tensors_in
 from .windows import pool_windows
 
 if TYPE_CHECKING:
@@ -35,13 +36,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ONE_OF_WINDOWS = frozenset(f"adaptive_max_pool{axes}d" for axes in (1, 2, 3))
-
 MEAN_TAKEN_OFF = frozenset({"layer_norm", "group_norm"})
 """Norms that take off the mean over the channels, and not that of each channel."""
-
-ODD = frozenset({"tanh", "hardtanh", "softsign", "hardshrink", "softshrink"})
-"""Activations without a mean."""
 
 _MAXIMA = "maxima pass activations and vary as other units do, to which {!r} joins them"
 _MEANS = "activations have no mean that a norm takes off, where {!r} joins them to others"
@@ -68,17 +64,28 @@ class _Passed:
     waiting: Counter[_Step] = field(default_factory=Counter)
     rectified: bool = False
 
+    @property
+    def all(self) -> Counter[_Step]:
+        """Those that are felt behind an activation or a norm."""
+        return self.felt + self.waiting
+
 
 _NOTHING = _Passed()
 
 
 def follow_shares(
-    name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    name: str,
+    results: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> str | None:
-    """Note on the results `out` what they passed; what is assumed if only some terms did."""
-    tensors = tensors_in((args, kwargs))
+    """Note on the `results` what they passed; what is assumed if only some terms did.
+
+    `tensors` are those of the arguments.
+    """
     energies = [t for t in tensors if is_energy(t)]
-    results = [t for t in tensors_in(out) if is_energy(t)]
+    results = [t for t in results if is_energy(t)]
     behind = [getattr(t, _MARK, _NOTHING) for t in energies]
     found = _through(name, _together(behind), tensors, results)
     entries = _compared(name, energies, results, args, kwargs)
@@ -96,8 +103,7 @@ def _difference(behind: Sequence[_Passed]) -> Counter[_Step]:
     """The steps that some units passed more often than others."""
     most, least = Counter[_Step](), behind[0].felt if behind else Counter[_Step]()
     for one in behind:
-        if one.felt != least or one.felt != most:
-            most, least = most | one.felt, least & one.felt
+        most, least = most | one.felt, least & one.felt
     return most - least
 
 
@@ -105,12 +111,12 @@ def _through(
     name: str, passed: _Passed, tensors: Sequence[Tensor], results: Sequence[Tensor]
 ) -> _Passed:
     """What the results of a function passed that is no maximum."""
-    felt = passed.felt + passed.waiting
     if name in ACTIVATIONS - ODD or any(hasattr(t, "rectified") for t in results):
-        return _Passed(felt, rectified=True)
-    if name in MEAN_TAKEN_OFF and passed.rectified:
-        felt[_Step(_MEANS)] += 1
+        return _Passed(passed.all, rectified=True)
     if name in NORMS or _divides(name, tensors):
+        felt = passed.all
+        if name in MEAN_TAKEN_OFF and passed.rectified:
+            felt[_Step(_MEANS)] += 1
         return _Passed(felt, rectified=passed.rectified)
     mixed = any(is_weight(t) for t in tensors)
     return replace(passed, rectified=False) if mixed else passed
@@ -152,7 +158,7 @@ def _compared(
     if name in MAX_POOLS:
         call = MaxPool(*args, **kwargs)
         return prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
-    if name in LARGEST_OF_AXES | ONE_OF_WINDOWS and results:
+    if name in LARGEST_OF_AXES | ADAPTIVE_MAXIMA and results:
         return energies[0].numel() // max(1, results[0].numel())
     return 1
 

@@ -172,32 +172,34 @@ class EnergyTrace(FunctionMode):
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
+        written = call.written if energies else None
         with self._naming(name, tensors):
-            if call.written is not None and energies:
+            if written is not None:
                 with self:
-                    out = call.written(*args, **kwargs)
-                if not self.paths:
-                    call.mark(out)
-                return out
-            out = self._apply(name, func, tensors, args, kwargs)
-            out = self._followed(func, out, args, kwargs, layer, energies)
-            out = self._tagged(name, func, out, args, kwargs)
-        self._pass_on(tensors, tensors_in(out))
-        made = args[0] if name == "setitem" else out
+                    out = written(*args, **kwargs)
+            else:
+                out = self._apply(name, func, tensors, args, kwargs)
+                out = self._followed(func, out, args, kwargs, layer, energies)
+                out = self._tagged(name, func, out, args, kwargs)
         if not self.paths:
             call.mark(out)
-            self._assume(call, made)
-        self.remarks.on_result(name, tensors, made, self.layer_name)
-        if name == "getitem":
-            mark_part(out, *args)
-        mark_view(name, args[0] if args else None, tensors_in(out))
+        if written is None:
+            self._remember(call, tensors, out)
         return out
 
-    def _assume(self, call: ReplacedCall, out: Any) -> None:
-        """Note on the result `out` of a call what it rests on."""
-        joined = follow_shares(call.name, out, call.args, call.kwargs)
-        for what in (*call.assumed, *([joined] if joined else [])):
-            self.assume(out, what)
+    def _remember(self, call: ReplacedCall, tensors: list[Tensor], out: Any) -> None:
+        """Note on the result `out` of a call what it was made of, and what it rests on."""
+        name, results = call.name, tensors_in(out)
+        self._pass_on(tensors, results)
+        made = call.args[0] if name == "setitem" else out
+        if not self.paths:
+            joined = follow_shares(name, results, tensors, call.args, call.kwargs)
+            for what in (*call.assumed, *([joined] if joined else [])):
+                self.assume(made, what)
+        self.remarks.on_result(name, tensors, made, self.layer_name)
+        if name == "getitem":
+            mark_part(out, *call.args)
+        mark_view(name, call.args[0] if call.args else None, results)
 
     @contextlib.contextmanager
     def _naming(self, name: str, tensors: Sequence[Tensor]) -> Iterator[None]:

@@ -144,13 +144,13 @@ def _sum_to_size(x: Tensor, *size: Any) -> Tensor:
     return torch.sum(x, axes, keepdim=True).reshape(size) if axes else x
 
 
-def attention_of_groups(*args: Any, enable_gqa: bool = True, **kwargs: Any) -> Tensor:
+def attention_of_groups(*args: Any, **kwargs: Any) -> Tensor:
     """Attention in which several heads of queries read one of keys and values."""
     call = Attention(*args, **kwargs)
     heads = call.query.shape[-3]
     key, value = (t.repeat_interleave(heads // t.shape[-3], -3) for t in (call.key, call.value))
-    del enable_gqa
-    return F.scaled_dot_product_attention(**vars(replace(call, key=key, value=value)))
+    alike = replace(call, key=key, value=value, enable_gqa=False)
+    return F.scaled_dot_product_attention(**vars(alike))
 
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {

@@ -28,7 +28,7 @@ from ...adapters.model import ModelOfScales
 from ..base import Probe
 from ..measuring import dead_regions, phases
 from ..measuring.gradients import require, take_gradients
-from ..measuring.silence import surely_silent
+from ..measuring.silence import Zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ def _regions(model: Model, target: Mask, context: Context) -> list[dead_regions.
     read = _read(model, images, context)
     if not len(read):
         return []
-    unread = surely_silent(~read, period) & target.any(0)
+    unread = Zeros(~read, period).surely_silent() & target.any(0)
     if not unread.any():
         return []
     read = _read(model, _on_plain_ground(images, unread, rng), context)

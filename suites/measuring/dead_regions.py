@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .silence import WINDOWS, least_surely, surely_silent, window_means, within_windows
+from .silence import WINDOWS, Zeros, least_surely, window_means, within_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,8 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     share = phase_shares(mean, period, profile)
     counted = share >= DEAD_PHASE
     holes = silent & (counted | _answering_phases(silent, period))
-    certain = holes & surely_silent(samples == 0, period)
+    zeros = Zeros(samples == 0, period)
+    certain = holes & zeros.surely_silent()
     found = dict.fromkeys(THRESHOLDS, certain)
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
@@ -151,7 +152,7 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
         relative = relative / fall_off(relative)
         for side in (n for n in WINDOWS if n <= min(mean.shape)):
             means = window_means(relative, side)
-            sure = least_surely(means, side, samples == 0, period)
+            sure = least_surely(means, side, zeros)
             for t in THRESHOLDS:
                 within = within_windows(means <= t * sure, side)
                 found[t] = found[t] | (counted & within & (relative < MOST_WITHIN * t))

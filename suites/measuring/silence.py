@@ -9,6 +9,7 @@ a gamma variable.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,33 +32,63 @@ RATES = 64
 """Steps of z, rounded up."""
 
 
-def surely_silent(zero: Mask, period: Pair) -> Mask:
-    """Which pixels are 0 in every sample, but not by chance; `zero` is (samples, height, width)."""
-    silent = zero.all(0)
-    found: Mask = np.zeros_like(silent)
-    if not silent.any():
+@dataclass(frozen=True)
+class Silence:
+    """Which places are 0 in every one of so many samples, and how often others are in one.
+
+    Both masks are (height, width). `rate` is the share of the places of the same phase which are 0
+    in a sample, of those that are not 0 in all: in the row, the column or the map, whichever is
+    largest; 0 where there are no others.
+    """
+
+    samples: int
+    everywhere: Mask
+    rate: Array
+
+    @classmethod
+    def of(cls, zero: Mask, period: Pair) -> Silence:
+        """Of samples that are 0 in `zero` (samples, height, width)."""
+        everywhere: Mask = np.asarray(zero.all(0))
+        return cls(len(zero), everywhere, _zero_rate(zero, ~everywhere, period))
+
+    @property
+    def certain(self) -> Mask:
+        """Where it is not by chance."""
+        chance = self.rate**self.samples * self.everywhere.size
+        return self.everywhere & (chance < FALSE_ALARM)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Where samples are 0 (samples, height, width), of a map with phases of `period`."""
+
+    pixels: Mask
+    period: Pair
+    _found: dict[int, Silence] = field(default_factory=dict, init=False, repr=False)
+
+    def windows(self, side: int) -> Silence:
+        """Of all windows of `side` x `side` pixels, which are 0 as a whole."""
+        if side not in self._found:
+            empty = np.array([window_means(one, side) == 1 for one in self.pixels.astype(float)])
+            self._found[side] = Silence.of(empty, self.period if side == 1 else (1, 1))
+        return self._found[side]
+
+    def surely_silent(self) -> Mask:
+        """Which pixels are 0 in every sample, but not by chance (height, width)."""
+        silent = self.pixels.all(0)
+        found: Mask = np.zeros_like(silent)
+        if not silent.any():
+            return found
+        for axis in (1, 2):
+            lines = np.asarray(self.pixels.all(axis, keepdims=True))
+            found = found | Silence.of(lines, (1, 1)).certain
+        for side in (n for n in WINDOWS if n <= min(silent.shape)):
+            found = found | within_windows(self.windows(side).certain, side)
         return found
-    for axis in (1, 2):
-        found = found | _not_by_chance(np.asarray(zero.all(axis, keepdims=True)), (1, 1))
-    for side in (n for n in WINDOWS if n <= min(silent.shape)):
-        windows = np.array([window_means(one, side) == 1 for one in zero.astype(float)])
-        certain = _not_by_chance(windows, period if side == 1 else (1, 1))
-        found = found | within_windows(certain, side)
-    return found
-
-
-def _not_by_chance(zero: Mask, period: Pair) -> Mask:
-    """Which places are 0 in every sample (samples, height, width), and not by chance."""
-    silent: Mask = np.asarray(zero.all(0))
-    rate = _zero_rate(zero, ~silent, period)
-    return silent & (rate ** len(zero) * silent.size < FALSE_ALARM)
 
 
 def _zero_rate(zero: Mask, others: Mask, period: Pair) -> Array:
-    """The share of `others` of the same phase that are 0 in a sample (height, width).
-
-    In the row, the column or the map, whichever is largest; 0 where there are no others.
-    """
+    """The share of `others` that are 0 in a sample, as `Silence` has it."""
     rows, columns = (np.arange(n) for n in others.shape)
     row_phase, column_phase = rows % period[0], columns % period[1]
     found: Array = np.zeros(others.shape)
@@ -72,13 +103,12 @@ def _zero_rate(zero: Mask, others: Mask, period: Pair) -> Array:
     return found
 
 
-def least_surely(means: Array, side: int, zero: Mask, period: Pair) -> Array:
+def least_surely(means: Array, side: int, zeros: Zeros) -> Array:
     """By how much a dead window must lie below a threshold (window rows, columns).
 
-    `means` are the windows' relative sensitivities (NaN where left out), `zero` says where samples
-    (samples, height, width) are 0. The shape k comes from the quartiles of log q, whose standard
-    deviation is about 1 / sqrt(k), of all windows or of those that are alive: where many are dead,
-    their distance is no spread.
+    `means` are the windows' relative sensitivities (NaN where left out). The shape k comes from the
+    quartiles of log q, whose standard deviation is about 1 / sqrt(k), of all windows or of those
+    that are alive: where many are dead, their distance is no spread.
     """
     values = means[np.isfinite(means)]
     shape, tail = 0.0, FALSE_ALARM * side**2 / max(values.size, 1)
@@ -89,14 +119,12 @@ def least_surely(means: Array, side: int, zero: Mask, period: Pair) -> Array:
     found: Array = np.zeros_like(means)
     if shape == 0:
         return found
-    if not zero.any():
+    if not zeros.pixels.any():
         found[:] = float(gammaincinv(shape, tail) / shape)
         return found
-    empty = np.array([window_means(one, side) == 1 for one in zero.astype(float)])
-    silent: Mask = np.asarray(empty.all(0))
-    rate = _zero_rate(empty, ~silent, period if side == 1 else (1, 1))
-    levels = np.ceil(rate * RATES) / RATES
-    count, usual = len(zero), float(rate.mean())
+    silence = zeros.windows(side)
+    levels = np.ceil(silence.rate * RATES) / RATES
+    count, usual = silence.samples, float(silence.rate.mean())
     own = 1 / max(count * (1 - usual) / shape - usual, 1e-4)
     for level in np.unique(levels):
         found[levels == level] = _quantile(own, count, float(level), tail)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
+from ..mixtures import ODD
 from ..rule_table import (
     constant_amplitude,
     constant_share,
@@ -58,7 +59,7 @@ def _compared(_trace: EnergyTrace, *_: Any, **__: Any) -> Tensor:
     raise NotApplicableError("its result jumps with the values of the image")
 
 
-@rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
+@rule(*ODD)
 def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """Odd functions keep the constant share; a hard tanh with a minimum of 0 is a ReLU."""
     low = bounds[0] if bounds else named.get("min_val", -1)
