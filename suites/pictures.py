@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..adapters.errors import InputError
+from ..adapters.own_process import run_in_own_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,13 +135,7 @@ def _first_fault(stamps: tuple[tuple[str, int, int], ...]) -> str | None:
     names = [name for name, _, _ in stamps]
     limit_s = CHECK_SECONDS + SECONDS_EACH * len(names)
     try:
-        done = subprocess.run(  # noqa: S603 - this interpreter and this module
-            [sys.executable, "-c", _CHILD],
-            input=json.dumps([sys.path, names]).encode(),
-            capture_output=True,
-            timeout=limit_s,
-            check=False,
-        )
+        done = run_in_own_process(report_faults, names, limit_s=limit_s)
     except subprocess.TimeoutExpired as error:
         return _stopped(names, error.stdout or b"", f"decoding took longer than {limit_s:g} s")
     lines = done.stdout.splitlines()
@@ -148,15 +143,6 @@ def _first_fault(stamps: tuple[tuple[str, int, int], ...]) -> str | None:
         found: str | None = json.loads(lines[-1])
         return found
     return _stopped(names, done.stdout, f"the decoder ended with exit code {done.returncode}")
-
-
-# A new interpreter, and not `multiprocessing`, which would run the user's main script once more.
-_CHILD = """
-import json, sys
-sys.path[:], names = json.load(sys.stdin)
-from perimetry.suites.pictures import report_faults
-report_faults(names)
-"""
 
 
 def report_faults(names: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ FRONT = ROOT / "src" / "perimetry"
 FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
-        "errors scratch reference device treatment input_spec feature_grid every_output readings "
-        "target_rule blocks class_names complexity padding_mode torch_calls "
+        "errors scratch own_process reference device treatment input_spec feature_grid "
+        "every_output readings target_rule blocks class_names complexity padding_mode torch_calls "
         "skeleton_marks zero_taps model copies "
         "seeding meta_forward "
         "kernel_padding pytorch checkpoint created hub timm torchvision huggingface own_code "

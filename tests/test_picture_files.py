@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perimetry.adapters import own_process
 from perimetry.adapters.errors import InputError
 from perimetry.suites import pictures
 from perimetry.suites.images import open_images
@@ -158,4 +159,4 @@ def _saved(path):
 
 
 def _decode_by(monkeypatch, program):
-    monkeypatch.setattr(pictures, "_CHILD", program)
+    monkeypatch.setattr(own_process, "PROGRAM", program)

@@ -10,6 +10,8 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+from ...own_process import run_in_own_process
+
 KEY = b"location"
 """The key of a file name in an entry of external data; a file without it has no such entry."""
 
@@ -79,27 +81,14 @@ def _locations(data: bytes) -> set[str]:
     }
 
 
-# A new interpreter, and not `multiprocessing`, which would run the user's main script once more.
-_CHILD = """
-import json, sys
-sys.path[:], path, memory = json.load(sys.stdin)
-from perimetry.adapters.onnx.files.external_data import print_locations
-print_locations(path, memory)
-"""
-
-
 def _locations_elsewhere(path: Path) -> set[str]:
     """The names of external files in a graph, which a process with limits parses; else none."""
     try:
-        done = subprocess.run(  # noqa: S603 - this interpreter and this module
-            [sys.executable, "-c", _CHILD],
-            input=json.dumps([sys.path, str(path.absolute()), PARSER_MEMORY]).encode(),
-            capture_output=True,
-            timeout=PARSER_S,
-            check=True,
+        done = run_in_own_process(
+            print_locations, str(path.absolute()), PARSER_MEMORY, limit_s=PARSER_S
         )
-        return set(json.loads(done.stdout))
-    except (subprocess.SubprocessError, ValueError):
+        return set() if done.returncode else set(json.loads(done.stdout))
+    except (subprocess.TimeoutExpired, ValueError):
         return set()
 
 
