@@ -148,6 +148,8 @@ def test_numbers_keep_three_digits(exponent):
         (Value(value=0.5, low=0.4, high=0.6), "0.50 ± 0.10"),
         (Value(value=0.5, low=0.4, high=0.7), "0.50 (0.40 to 0.70)"),
         (Value(value=0.0, low=0.0, high=0.12), "0.00 (0.00 to 0.12)"),
+        (Value(value=0.038, low=0.0, high=0.079), "0.038 (0.000 to 0.079)"),
+        (Value(value=0.962, low=0.921, high=1.0), "0.962 (0.921 to 1.000)"),
         (Value(value=16.0, low=16.0, high=16.0), "16"),
         (Value(value=0.5, low=None, high=0.7), "0.500"),
     ],

@@ -27,6 +27,16 @@ LOPSIDED = 0.8
 """Both ends of an interval are shown if the nearer is closer than this share of the farther one."""
 
 
+def is_lopsided(value: float, low: float, high: float) -> bool:
+    """Whether ± its half says of an interval what is not so.
+
+    Its ends are at different distances, or it ends at 0 or at 1, where a range may end: what is
+    0.038 within [0, 0.079] is nowhere below 0. `page_core.js` asks the same.
+    """
+    near, far = sorted((value - low, high - value))
+    return near < LOPSIDED * far or low == 0 or high == 1
+
+
 def with_interval_text(value: float, low: float | None, high: float | None) -> str:
     """A value with its interval to two digits: ± half of it, or both ends if it is lopsided."""
     if low is None or high is None:
@@ -37,7 +47,7 @@ def with_interval_text(value: float, low: float | None, high: float | None) -> s
     decimals = max(0, 1 - math.floor(math.log10(half)))
     if decimals > 6:
         return f"{format_number(value)}\u00a0±\u00a0{format_number(half, 2)}"
-    if min(value - low, high - value) >= LOPSIDED * half:
+    if not is_lopsided(value, low, high):
         return f"{value:.{decimals}f}\u00a0±\u00a0{half:.{decimals}f}"
     return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
@@ -93,8 +103,7 @@ def column_texts(
     """
     form = _Format(max((abs(value[0]) for value in values if value is not None), default=0.0))
     spans = [_span(value) if intervals else None for value in values]
-    sides = [(span[0] - span[1], span[2] - span[0]) for span in spans if span is not None]
-    ends = any(min(both) < LOPSIDED * max(both) for both in sides)
+    ends = any(is_lopsided(*span) for span in spans if span is not None)
     found = []
     for value, span in zip(values, spans, strict=True):
         shown = "" if value is None else form.number(value[0], signed=signed)

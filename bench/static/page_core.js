@@ -136,8 +136,9 @@ function missing(why) {
   return el("span", { class: "missing", title: why }, "n/a");
 }
 
-// Whether the ends of an interval are at different distances from its value.
-const isLopsided = ({ v, low, high }) => Math.min(v - low, high - v) < 0.8 * half(v, low, high);
+// Whether the ends of an interval are at different distances from its value, or at 0 or 1, where a range may end.
+const isLopsided = ({ v, low, high }) =>
+  low === 0 || high === 1 || Math.min(v - low, high - v) < 0.8 * half(v, low, high);
 
 // `text` with the words of the glossary explained, each where it first stands: point at it, or focus it.
 function explained(text) {
