@@ -175,7 +175,10 @@ def _sentences(below: list[tuple[str, bool]], above: list[str]) -> list[str]:
             f"It is above 97 % in {len(above)} rows: {'; '.join(above)}. There the interval is "
             "wider than it need be: it ends at the bound 1, the truth of even profiles; many "
             "phases tie, so that it allows for a roughness that is not there; few samples tell "
-            "little of the noise; or a phase is silent in every sample."
+            "little of the noise; or a phase is silent in every sample. An interval that holds for "
+            "uneven phases as well cannot be as narrow where they are even as one made for these "
+            "alone: honest intervals do not adapt (Low, Annals of Statistics 25, 1997; Genovese "
+            "and Wasserman, Annals of Statistics 36, 2008)."
         )
     return found
 
