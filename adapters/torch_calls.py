@@ -1,6 +1,7 @@
 """Calls of torch's functions and layers while a model runs: how to see them, and what they say.
 
-`FunctionMode` sees the calls of functions, `running_layers` names the layers that make them. The
+`FunctionMode` sees the calls of functions, `CallWatcher` those that a model makes by itself,
+`running_layers` names the layers that make them. The
 dataclasses bind the arguments of a call as torch does, with its names and defaults:
 `Convolution(*args, **kwargs)`.
 """
@@ -8,6 +9,7 @@ dataclasses bind the arguments of a call as torch does, with its names and defau
 from __future__ import annotations
 
 import contextlib
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +34,56 @@ class FunctionMode(TorchFunctionMode):
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of `func(*args, **kwargs)`, or what stands for it."""
         return func(*args, **kwargs)
+
+
+class CallWatcher(FunctionMode):
+    """Sees the calls that a model makes: one that is replaced is seen once, by its own name."""
+
+    _active: ClassVar[ContextVar[tuple[CallWatcher, ...]]] = ContextVar("_active", default=())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hidden = 0
+
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """What to do with a call of the model and its result."""
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make the call and show it to `saw`."""
+        out = func(*args, **kwargs)
+        if not self._hidden:
+            self.saw(func, args, kwargs, out)
+        return out
+
+    def __enter__(self) -> CallWatcher:
+        self._active.set((*self._active.get(), self))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._active.set(tuple(w for w in self._active.get() if w is not self))
+
+    @classmethod
+    @contextlib.contextmanager
+    def hidden(cls) -> Iterator[None]:
+        """Show no watcher the calls that are made meanwhile."""
+        watchers = cls._active.get()
+        for one in watchers:
+            one._hidden += 1
+        try:
+            yield
+        finally:
+            for one in watchers:
+                one._hidden -= 1
+
+    @classmethod
+    def show(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Show every watcher a call that was replaced by hidden ones, and its result `out`."""
+        watchers = [one for one in cls._active.get() if not one._hidden]
+        with cls.hidden():  # what they do with it is no call of the model
+            for one in watchers:
+                one.saw(func, args, kwargs, out)
 
 
 @contextlib.contextmanager

@@ -358,19 +358,30 @@ def test_a_narrow_terminal_hides_columns_and_says_which():
     assert "Hidden to fit the terminal: expected" in narrow
 
 
+DIVISIBLE = "every strided kernel is divisible by its stride"
+
+
 @pytest.mark.parametrize(
-    ("left", "why"),
+    ("left", "expected", "why"),
     [
-        ({}, "every strided kernel is divisible by its stride"),
-        ({"a": "whole numbers", "b": "whole numbers", "c": "a slice"}, "whole numbers; a slice"),
+        ({}, 0.995, DIVISIBLE),
+        ({}, 0.444, "no strided kernel that it could grow"),
+        ({}, None, "no strided kernel that it could grow"),
+        ({"a": "whole numbers", "b": "whole numbers"}, 1.0, "whole numbers"),
+        ({"a": "whole numbers", "b": "a slice"}, 0.3, "whole numbers; a slice"),
     ],
 )
-def test_untouched_models_say_why(left, why):
-    """A treatment that grew no layer is marked, with the reasons for what it had to leave."""
-    base = TEMPLATE["deadpixel", "box"]
-    treatment = {**base.model.treatment, "layers": [], "left": left}
-    model = base.model.model_copy(update={"treatment": treatment})
-    text = render_board(board([base.model_copy(update={"model": model})]), "table")
+def test_untouched_models_say_why(left, expected, why):
+    """What padding had to leave, else that kernels are divisible if the expectation is even."""
+    records = []
+    for suite, value in (("deadpixel", 0.4), ("structure", expected)):
+        if value is None:
+            continue
+        one = record("a", value, suite=suite)
+        treatment = {"fill": "box", "layers": [], "left": left}
+        model = one.model.model_copy(update={"treatment": treatment})
+        records.append(one.model_copy(update={"model": model, "fill": "box"}))
+    text = render_board(board(records), "table")
     assert "box [1]" in text
     assert f"[1] untouched: {why}\n" in text
 

@@ -18,7 +18,7 @@ ORDER = {
     "adapters": (
         "errors scratch own_process reference device treatment input_spec feature_grid "
         "every_output readings target_rule blocks class_names complexity padding_mode torch_calls "
-        "skeleton_marks zero_taps model copies "
+        "exported_operators skeleton_marks zero_taps model copies "
         "seeding meta_forward "
         "kernel_padding pytorch checkpoint created hub timm torchvision huggingface own_code "
         "exported trainable onnx export self_check names load"

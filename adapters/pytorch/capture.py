@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from ..errors import NotApplicableError
-from ..torch_calls import FunctionMode, running_layers
+from ..torch_calls import CallWatcher, running_layers
 from .operations import function_name
 from .trace_steps import nested_tensors
 
@@ -47,7 +47,7 @@ class _Catch:
         return lambda _module, _args, out: self.see(base, out)
 
 
-class _Functions(FunctionMode):
+class _Functions(CallWatcher):
     """Shows the results of the functions in `bases` (`SCOPE:NAME`) to a `_Catch`."""
 
     def __init__(self, catch: _Catch, bases: set[str], scopes: list[tuple[str, nn.Module]]) -> None:
@@ -56,13 +56,11 @@ class _Functions(FunctionMode):
         self._bases = bases
         self._scopes = scopes
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Show the result if the function is one of `bases`."""
-        out = func(*args, **kwargs)
         base = f"{self._scopes[-1][0]}:{function_name(func)}"
         if base in self._bases and next(nested_tensors(out), None) is not None:
             self._catch.see(base, out)
-        return out
 
 
 def capture(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..readings import Step
 from ..target_rule import Way
-from ..torch_calls import FunctionMode, running_layers
+from ..torch_calls import CallWatcher, running_layers
 from .operations import function_name, is_wide, kind_of, order_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _step(
     )
 
 
-class _Recorder(FunctionMode):
+class _Recorder(CallWatcher):
     """Notes every function of torch that is called while it is active."""
 
     def __init__(self, recording: Recording, scopes: list[tuple[str, nn.Module]]) -> None:
@@ -192,12 +192,10 @@ class _Recorder(FunctionMode):
         self.recording = recording
         self.scopes = scopes
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Note the call if it gives tensors or takes numbers out of torch."""
-        out = func(*args, **kwargs)
         if isinstance(out, Tensor | tuple | list) or function_name(func) in ("setitem", *LEAVING):
             self.recording.note(self.scopes[-1][0], func, args, kwargs, out)
-        return out
 
 
 @dataclass(frozen=True)

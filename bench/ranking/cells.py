@@ -184,6 +184,11 @@ class _Table:
         return f"{word} {self.notes.mark(why_missing(record, metric) or '')}"
 
 
+NEARLY_EVEN = 0.98
+"""`structure.weakest` of networks whose strided kernels are divisible is this or more: slow trends
+take away some thousandths."""
+
+
 def bounded(row: BoardRow | None, column: str) -> Bounded | None:
     """The value of a row in a column with the ends of its interval; None without a value."""
     record, metric = row.find(column) if row else (None, "")
@@ -197,4 +202,13 @@ def untouched(row: BoardRow) -> str | None:
     if not treatments or treatments[0]["layers"]:
         return None
     reasons = dict.fromkeys((treatments[0].get("left") or {}).values())
-    return f"untouched: {'; '.join(reasons) or 'every strided kernel is divisible by its stride'}"
+    return f"untouched: {'; '.join(reasons) or _why_untouched(row)}"
+
+
+def _why_untouched(row: BoardRow) -> str:
+    """Of a network with no uneven layer that kernel padding knows: `structure` may see others."""
+    found = row.records.get("structure")
+    weakest = found.metrics.get("weakest") if found else None
+    if weakest is None or weakest.value is None or weakest.value < NEARLY_EVEN:
+        return "no strided kernel that it could grow"
+    return "every strided kernel is divisible by its stride"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...adapters.errors import NotApplicableError, PerimetryError
+from ...adapters.exported_operators import as_torch_function
 from ...adapters.torch_calls import FunctionMode
 from . import channel_runs as energy_runs
 from .compact import (
@@ -31,7 +32,6 @@ from .constants import (
     run_on_shapes,
     weighs_a_constant,
 )
-from .exported_operators import as_torch_function
 from .fixed_functions import follow
 from .in_place import (
     copied,

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import NotApplicableError
+from ...exported_operators import as_torch_function
 from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
 from ...kernel_padding.call import StridedCall, _plane
 from ...skeleton_marks import SECOND_MOMENTS
@@ -77,7 +78,11 @@ _READERS: dict[Callable[..., Any], Callable[..., Any]] = {
 def read_call(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> StridedCall | None:
-    """Describe a call of a torch function, or None when it is neither a convolution nor a pool."""
+    """Describe a call of a torch function, or None when it is neither a convolution nor a pool.
+
+    Operators of exported programs are those functions.
+    """
+    func, args, kwargs = as_torch_function(func, tuple(args), dict(kwargs))
     if func not in _READERS:
         return None
     call = _READERS[func](*args, **kwargs)

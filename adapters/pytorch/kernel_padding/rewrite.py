@@ -44,6 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...exported_operators import as_torch_function
 from ...kernel_padding.arithmetic import (
     Pair,
     end_padding,
@@ -53,7 +54,7 @@ from ...kernel_padding.arithmetic import (
     tap_energy,
 )
 from ...kernel_padding.call import StridedCall, call_growth, settled_fill, why_not_padded
-from ...torch_calls import FunctionMode, Padding
+from ...torch_calls import CallWatcher, FunctionMode, Padding
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from .calls import (
     as_plane,
@@ -67,7 +68,7 @@ from .calls import (
     run_mean,
     run_transposed,
 )
-from .trace import ObservedCall, PaddingTrace, trace_uneven
+from .trace import UNPADDED_NAME, ObservedCall, PaddingTrace, trace_uneven
 
 __all__ = ["end_padding", "pad_module", "pad_weight", "padded_size", "tap_energy"]
 
@@ -104,9 +105,13 @@ class _Rewriter(FunctionMode):
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pad the call if it is uneven, and remember the padding that the layer applies itself."""
         call = read_call(func, args, kwargs)
-        out = None if call is None else self._rewritten(call)
-        if out is None:
+        with CallWatcher.hidden():  # steps of the model keep their names
+            out = None if call is None else self._rewritten(call)
+        if out is not None:
+            CallWatcher.show(func, args, kwargs, out)
+        else:
             out = func(*args, **kwargs)
+            func, args, kwargs = as_torch_function(func, args, kwargs)
             if func is F.pad:
                 padding = Padding(*args, **kwargs)
                 if padding.mode == "constant" and len(padding.pad) == 4:
@@ -176,7 +181,8 @@ def _padded_class(base: type[nn.Module]) -> type[nn.Module]:
         return enter
 
     body = {name: entrance(name) for name in _ENTRANCES if callable(getattr(base, name, None))}
-    return type(f"Padded{base.__name__}", (base,), {"__module__": base.__module__, **body})
+    names = {"__module__": base.__module__, UNPADDED_NAME: base.__name__}
+    return type(f"Padded{base.__name__}", (base,), {**names, **body})
 
 
 def pad_module(
@@ -252,7 +258,8 @@ def pad_traced(
             own = replace(seen, module=modules.get(seen.name, module))
             layers.append(_treat(own, fill, generator))
         else:
-            left[seen.name] = reason
+            reasons = dict.fromkeys([*left.get(seen.name, "").split("; "), reason])
+            left[seen.name] = "; ".join(filter(None, reasons))
     return layers, left
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
+from ...exported_operators import as_torch_function
 from ...kernel_padding.call import StridedCall
 from ...meta_forward import quickly
 from ...torch_calls import FunctionMode, running_layers
@@ -24,6 +25,15 @@ from .calls import own_buffer, own_parameter, read_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+UNPADDED_NAME = "unpadded_name"
+"""Attribute of a padded class: the name of the class that was padded."""
+
+
+def _class_name(module: nn.Module) -> str:
+    """The name of the class of `module`, padded or not; a network that has no other name has it."""
+    return str(getattr(module, UNPADDED_NAME, type(module).__name__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +67,7 @@ class _Recorder(FunctionMode):
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
         self.trace = PaddingTrace()
-        self.stack: list[tuple[str, nn.Module]] = [(type(root).__name__, root)]
+        self.stack: list[tuple[str, nn.Module]] = [(_class_name(root), root)]
         self.starts: dict[str, set[tuple[int, ...]]] = {}
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -80,6 +90,7 @@ class _Recorder(FunctionMode):
 
     def _note_other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = self.stack[-1][0]
+        func, args, kwargs = as_torch_function(func, args, kwargs)
         if func is torch.Tensor.__getitem__:
             start = _strided_slice(args[1])
             if start is not None:
@@ -160,7 +171,7 @@ def _untouched(root: nn.Module) -> Iterator[None]:
 
 def _record(module: nn.Module, run: Callable[[], Any]) -> PaddingTrace:
     recorder = _Recorder(module)
-    running = running_layers(module, recorder.stack, root_name=type(module).__name__)
+    running = running_layers(module, recorder.stack, root_name=_class_name(module))
     with _untouched(module), running, torch.no_grad(), recorder:
         out = run()
     return recorder.finish(out)
