@@ -57,11 +57,11 @@ class CallWatcher(FunctionMode):
 
     def __enter__(self) -> CallWatcher:
         self._active.set((*self._active.get(), self))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._active.set(tuple(w for w in self._active.get() if w is not self))
 
     @classmethod

@@ -251,7 +251,8 @@ def pad_traced(
     """Pad the uneven calls that `trace` found in `module`; return grown and refused layers."""
     modules = dict(module.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    layers, left = [], {}
+    layers: list[PaddedLayer] = []
+    left: dict[str, str] = {}
     for seen in trace.uneven:
         reason = why_not_padded(seen.call, fill, seen.parameter is not None)
         if reason is None:
