@@ -204,6 +204,22 @@ def test_a_hole_does_not_change_the_period(hole):
         assert phases.repeating_stride(holed, (stride, stride), []) == (8, 8)
 
 
+@pytest.mark.parametrize("hole", [np.s_[5:15, 5:15], np.s_[30:34, 20:40], np.s_[34:48, :30]])
+def test_cells_of_a_hole_are_those_of_the_interior(hole):
+    """A border that is read half as often is nearer to some of them, and not repeated inside."""
+    tiled = np.tile(np.random.default_rng(0).uniform(0.5, 1.5, (4, 4)), (12, 12))
+    tiled[-1], tiled[:, -1] = tiled[-1] / 2, tiled[:, -1] / 2
+    holed = tiled.copy()
+    holed[hole] = 0
+    for period in ((4, 4), (8, 8)):
+        inner = np.s_[period[0] : -period[0], period[1] : -period[1]]
+        found = phases.without_holes(holed, period)
+        np.testing.assert_array_equal(found[inner], tiled[inner])
+    notes = []
+    assert phases.repeating_stride(holed, (4, 4), notes) == (4, 4)
+    assert not notes
+
+
 def test_rows_that_are_dropped_everywhere_are_no_hole():
     """Every fifth row is unread, at a stride of 4, or half of the image: no phases, as before."""
     tiled = np.tile(np.random.default_rng(0).uniform(0.2, 1.8, (4, 4)), (30, 30))

@@ -141,7 +141,8 @@ def without_holes(expected: Array, period: Pair) -> Array:
     """`expected` (height, width) without what a mask leaves out, if that is less than half of it.
 
     Cells of `period` in which pixels get nothing, although others of their phase do, are replaced
-    by the nearest cell without such pixels.
+    by the nearest cell without such pixels, not by one at a border, which is read less, if there is
+    another.
     """
     rows, columns = (n // p for n, p in zip(expected.shape, period, strict=True))
     inside = np.s_[: rows * period[0], : columns * period[1]]
@@ -152,9 +153,13 @@ def without_holes(expected: Array, period: Pair) -> Array:
         return expected
     from scipy import ndimage
 
-    nearest = ndimage.distance_transform_edt(holed, return_distances=False, return_indices=True)
+    source = ~holed
+    if source[1:-1, 1:-1].any():
+        source[[0, -1]] = source[:, [0, -1]] = False
+    nearest = ndimage.distance_transform_edt(~source, return_distances=False, return_indices=True)
+    filled = np.where(holed[..., None, None], cells[tuple(nearest)], cells)
     found = expected.copy()
-    found[inside] = cells[tuple(nearest)].swapaxes(1, 2).reshape(found[inside].shape)
+    found[inside] = filled.swapaxes(1, 2).reshape(found[inside].shape)
     return found
 
 
