@@ -169,6 +169,10 @@ class Measured(Protocol):
         """Estimates by name, each with `value`, `low` and `high`."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """Sentences that a reader needs to interpret the numbers."""
+
+    @property
     def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """Maps by name."""
 
@@ -224,6 +228,10 @@ class Suite(Protocol):
         where `found` has none.
         """
         return []
+
+    def unseen(self, found: Measured) -> str:
+        """Which defects can hide where `defects` names none, in a clause; empty if none can."""
+        return ""
 
     def causes(self, found: Measured) -> list[str]:
         """Phases, regions or layers at fault, in clauses; asked for where unevenness is shown.

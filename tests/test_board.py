@@ -60,6 +60,35 @@ def ranks(records, **options):
     return [(row.model, None if row.rank is None else str(row.rank)) for row in rows]
 
 
+def test_a_column_without_a_value_ranks_nothing_where_another_has_one():
+    """Models without gradients are ranked by differences, or by what was measured at all."""
+    missing = {"weakest": Value(value=None, reason="no gradients")}
+    known = [record(name, 0.5).model_copy(update={"metrics": missing}) for name in "ab"]
+    assert Board(known).sort == "deadpixel.weakest"
+    sizes = {"luo_size": Value(value=8.0)}
+    erf = [
+        one.model_copy(update={"suite": "erf", "protocol": "energy", "metrics": sizes})
+        for one in known
+    ]
+    assert Board([*known, *erf]).sort == "erf.luo_size"
+    combs = [
+        one.model_copy(
+            update={
+                "suite": "perturbation",
+                "protocol": "forward",
+                "metrics": {"comb_weakest": Value(value=value, low=value - 0.01, high=value)},
+            }
+        )
+        for one, value in zip(known, (0.2, 0.9), strict=True)
+    ]
+    found = Board([*known, *erf, *combs])
+    assert found.sort == "perturbation.comb_weakest"
+    assert [(row.model, str(row.rank)) for row in found.rows] == [("b", "1"), ("a", "2")]
+    even = [record(name, 0.5, suite="structure") for name in "ab"]
+    assert Board([*known, *combs, *even]).sort == "structure.weakest"
+    assert Board([record("c", 0.5), *known, *combs]).sort == "deadpixel.weakest"
+
+
 def test_rows_are_ranked_best_first():
     """With intervals far apart, the higher `weakest` ranks first."""
     rows = [record("low", 0.1, half=0.01), record("high", 0.9, half=0.01)]

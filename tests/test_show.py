@@ -171,6 +171,40 @@ def test_a_dead_region_is_not_hidden_by_an_even_headline(channel, what):
     assert len(lines) == 3
 
 
+def test_a_model_with_a_hole_and_an_uneven_layer_is_told_of_both():
+    """Padding the worst kernel does not reach the hole, so that the hole comes first."""
+    row = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
+    lines = summary(
+        case_of(
+            record("deadpixel", {"weakest": (0.5, 0.1)}, tables={"dead_regions": [row]}),
+            record("structure", {"weakest": 0.5, "imbalance": 0.4}, tables=tables()),
+        )
+    )
+    assert lines[2].startswith("What to do: look for what masks or crops the image: kernel padding")
+    assert "does not reach it; padding the kernel of stem alone takes" in lines[2]
+
+
+def test_a_hole_is_measured_where_nothing_else_is():
+    """A map without phases, such as that of a hole over the interior, has its dead region."""
+    row = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
+    lines = summary(case_of(record("deadpixel", {"relL1": 0.9}, tables={"dead_regions": [row]})))
+    assert lines[0] == ("Verdict: Parts of the image have no influence. Nothing else was measured.")
+    assert summary(case_of(record("deadpixel", {"relL1": 0.9})))[0] == (
+        "Verdict: Nothing was measured."
+    )
+
+
+def test_a_black_box_without_dead_regions_is_told_which_can_hide():
+    """The holes that fit between the blocks of `padding`, in the same line."""
+    hides = "a hole that contains no whole block, row or column, of at most 6 pixels along its"
+    found = record("padding", {"blind_weakest": 0.9}, tables={"silent_regions": []})
+    found.notes.append(f"silent pixels: blocks of 4 x 4 pixels; {hides} shorter side, can hide")
+    assert summary(case_of(found))[1] == (
+        "Dead regions: none found (padding; holes of up to 6 pixels along their shorter side can "
+        "hide)."
+    )
+
+
 def test_dead_regions_are_none_only_where_they_were_looked_for():
     """A table without rows says none; a suite that does not look for them says nothing of them."""
     looked = summary(case_of(record("deadpixel", {"weakest": 0.9}, tables={"dead_regions": []})))

@@ -167,6 +167,7 @@ def test_an_ordinary_file_has_no_silent_pixel(tmp_path):
     found = measured(save(convnet(size=56), tmp_path / "a.onnx"))
     assert found.tables["silent_regions"] == []
     assert any("at most 6 pixels" in note for note in found.notes)
+    assert PADDING.unseen(found) == "holes of up to 6 pixels along their shorter side can hide"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])

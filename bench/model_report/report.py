@@ -165,7 +165,7 @@ def summary(case: Case) -> list[str]:
         fault_line(case.records),
         f"Defects: {'; '.join(others)}" if others else "",
         "Parts of the image have no influence" if dead else "",
-        verdict_line(found) or "Nothing was measured",
+        verdict_line(found) or ("Nothing else was measured" if defects else "Nothing was measured"),
     ]
     verdict = ". ".join(part for part in parts if part)
     return [
@@ -184,7 +184,8 @@ def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
     tables = {one.column: getattr(one.suite, "defect_tables", None) or () for one in found}
     looked = [one.column for one in found if set(tables[one.column]) & set(one.record.tables)]
     if looked:
-        return f"none found ({', '.join(looked)})"
+        unseen = [clause for one in found if (clause := one.unseen) and one.column in looked]
+        return f"none found ({'; '.join([', '.join(looked), *unseen])})"
     if "padding" in tables:  # it looks for them in models without gradients
         return "not looked for; the suite deadpixel finds them in models with gradients"
     return "not looked for; the suites deadpixel and padding find them"
@@ -253,15 +254,13 @@ def remedies(one: ReportedRecord) -> list[str]:
 
 
 def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
-    """What a measured kernel padding cures and by how much, else the main suggestion of a suite."""
+    """What to look for behind dead regions; then what a measured kernel padding cures and by how
+    much, else the main suggestion of a suite."""
+    dead = [clause for one in found for clause in one.defects if clause.startswith(DEAD)]
     clauses = [clause for fill in case.treated if (clause := _cure(case, fill))]
     suggested = [clause for one in found for clause in remedies(one)[:1]]
-    if clauses or suggested:
-        return "; ".join(dict.fromkeys(clauses or suggested[:1]))
-    if defects := [clause for one in found for clause in one.defects]:
-        behind = all(BEHIND in clause for clause in defects)
-        what = "leaves out units of the target" if behind else "masks or crops the image"
-        return f"look for what {what}: kernel padding does not reach it"
+    if dead or clauses or suggested:
+        return "; ".join([*_behind_dead_regions(dead), *dict.fromkeys(clauses or suggested[:1])])
     shown = {one.verdict(one.headline) for one in found if one.headline}
     if shown == {None}:
         return "not known: no suite here looks for unevenness; structure and deadpixel do"
@@ -271,6 +270,15 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
     if Evenness.no_interval in shown and scarce is not None:
         return f"{more_samples(scarce)}: without an interval nothing is shown"
     return "no remedy is known"
+
+
+def _behind_dead_regions(clauses: Sequence[str]) -> list[str]:
+    """What to look for where there are dead regions; nothing without `clauses` on them."""
+    if not clauses:
+        return []
+    behind = all(BEHIND in clause for clause in clauses)
+    what = "leaves out units of the target" if behind else "masks or crops the image"
+    return [f"look for what {what}: kernel padding does not reach it"]
 
 
 def _cure(case: Case, fill: str) -> str:

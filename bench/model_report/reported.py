@@ -91,6 +91,11 @@ class ReportedRecord:
         """Certain defects that the suite names, such as dead regions, in clauses."""
         return try_or_none(self.suite.defects, self.record) or [] if self.suite else []
 
+    @property
+    def unseen(self) -> str:
+        """What kind of defect the suite may have overlooked, in a clause; empty if none."""
+        return clean(try_or_none(self.suite.unseen, self.record) or "") if self.suite else ""
+
     def label(self, name: str) -> str:
         """The words for the metric `name`."""
         return clean(self.metric(name).label or name, 60)

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 """Default sort columns: the first that any row has gives the ranks, the next orders the rest."""
 
+BLACK_BOXES = "perturbation.comb_weakest"
+"""The column by which models without gradients are ranked where they are all that there is."""
+
 RANKINGS = ("models", "variants")
 """What is ranked: models as they are (the default), or every variant."""
 
@@ -178,11 +181,13 @@ class Board:
     def _sort_column(self, wanted: str | None, first: Sequence[str]) -> str | None:
         if wanted is not None:
             return check_name("metric", wanted, [*self.columns, *SIZES])
-        usual = [column for column in SORT_ORDER if column in self.columns]
+        usual = [column for column in (*SORT_ORDER, BLACK_BOXES) if column in self.columns]
         headlines = [c for c in self.columns if self._is_headline(c)]
         named = [name.partition(":")[0] for name in first]
         headlines.sort(key=lambda c: [*named, _suite_of(c)].index(_suite_of(c)))
-        return next(iter([*usual, *headlines, *self.columns]), None)
+        known = [*usual, *headlines, *self.columns]
+        valued = (c for c in known if any(row.value(c) is not None for row in self.ranked_rows))
+        return next(valued, next(iter(known), None))
 
     def _is_headline(self, column: str) -> bool:
         suite = self.suites.get(_suite_of(column))

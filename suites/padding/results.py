@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,12 @@ def _read_places(found: Measurement, model: Model, observed: Observations) -> No
             "columns between its places unseen, where a blind spot can hide; padding.grid sets "
             "more places"
         )
+
+
+CAN_HIDE = re.compile(
+    r"^silent pixels: .* of at most (\d+) pixels along its shorter side, can hide"
+)
+"""In a note: how large a hole may be that was not seen; 0 where blocks were single pixels."""
 
 
 def _read_silent(found: Measurement, model: Model, observed: Observations) -> None:

@@ -61,7 +61,7 @@ from ..measuring.dead_regions import Region, counted_pixels
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, default_side
 from .observe import ObservationPlan, observe_padding
-from .results import read_exchange, read_filters, read_size
+from .results import CAN_HIDE, read_exchange, read_filters, read_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -239,6 +239,12 @@ class PaddingSuite(Suite):
             int(row["pixels"]) for row in rows[MOST_NAMED:] if row.get("channel", "all") == "all"
         ]
         return [*named, *([f"dead: {counted_pixels(sum(rest))} in other places"] if rest else [])]
+
+    def unseen(self, found: Measured) -> str:
+        """Holes between the blocks, rows and columns that were changed."""
+        sizes = (CAN_HIDE.search(note) for note in found.notes)
+        least = next((int(size.group(1)) for size in sizes if size), 0)
+        return f"holes of up to {least} pixels along their shorter side can hide" if least else ""
 
     def causes(self, found: Measured) -> list[str]:
         """The pixels at which the response to the stimulus is least, of those looked at."""
