@@ -254,8 +254,7 @@ def remedies(one: ReportedRecord) -> list[str]:
 
 
 def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
-    """What to look for behind dead regions; then what a measured kernel padding cures and by how
-    much, else the main suggestion of a suite."""
+    """What to look for behind dead regions; what kernel padding cures, or a suite suggests."""
     dead = [clause for one in found for clause in one.defects if clause.startswith(DEAD)]
     clauses = [clause for fill in case.treated if (clause := _cure(case, fill))]
     suggested = [clause for one in found for clause in remedies(one)[:1]]
