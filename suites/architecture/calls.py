@@ -22,6 +22,7 @@ from .mixtures import (
     MIXTURES,
     PRODUCTS,
     PRODUCTS_OF_UNITS,
+    QUOTIENTS,
     SPATIAL,
     SUMS,
     copies,
@@ -138,8 +139,10 @@ class Call:
         if self.name in SUMS and len(self.inputs) > 1:
             channels = self.channels or channels_of_roots(self.placed)
             return any(meet(*p) or _is_shared(self.shared, channels, *p) for p in self.common)
-        if self.name in PRODUCTS_OF_UNITS and len(self.inputs) > 1:
+        if self.name in PRODUCTS_OF_UNITS | QUOTIENTS and len(self.inputs) > 1:
             return any(starmap(meet, self.common))
+        if self.name in FILTERS and len(self.inputs) > 1:  # each place of a filter meets many units
+            return bool(self.common)
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True
         if not self.counted(self.shared) or not self.is_fixed or len(self.inputs) > 1:

@@ -94,7 +94,12 @@ MAXIMA_OF_UNITS = LARGEST | SMALLEST | BOUNDED
 """Functions that may keep one of several units of the same place."""
 LARGEST_OF_AXES = frozenset({"amax", "amin", "max", "min", "logsumexp"})
 """Functions that may keep one of the units along an axis."""
-UNIT_BY_UNIT = SCALES | SUMS | ACTIVATIONS | {"where", "masked_fill", "tril", "triu"}
+UNIT_BY_UNIT = (
+    SCALES
+    | SUMS
+    | ACTIVATIONS
+    | {"abs", "exp", "expm1", "log1p", "where", "masked_fill", "tril", "triu"}
+)
 """Functions that read the units of the same place."""
 CHOOSE_ONE = MAX_POOLS | NORM_POOLS | MAXIMA_OF_UNITS | LARGEST_OF_AXES
 """Functions that pass one of several units, or a share of each, as their values have it."""

@@ -1,7 +1,8 @@
 """What is carried out in place of a call of torch, and what is noted on results for that.
 
-Maxima of maxima are one maximum, a unit times a gate of itself is an activation, a rectifier of
-what is not negative passes all, and some functions are written out by others.
+Maxima of maxima are one maximum, a unit times a gate of itself is an activation, a bound on both
+sides of a line is a gate, a rectifier of what is not negative passes all, and some functions are
+written out by others.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .constants import VECTOR_PRODUCTS, learned_vector
-from .gated_units import as_activation, mark_gate
+from .from_image import written_apart
+from .gated_units import as_activation, as_gate, mark_gate
 from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
+from .offsets import mark_offset, multiplies_exponentials
 from .stored_factors import as_stored
 from .written_out import WRITTEN_OUT, attention_of_groups
+from .written_softmax import as_softmax, mark_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,9 +42,10 @@ class ReplacedCall:
     written: Callable[..., Tensor] | None = None
     assumed: tuple[str, ...] = ()
 
-    def mark(self, out: Any) -> None:
-        """Note on the result `out` what later calls are replaced by."""
-        for note in (mark_largest, mark_gate, mark_sign):
+    def mark(self, out: Any, *, paths: bool) -> None:
+        """Note on the result `out` what later calls are replaced by, or depend on."""
+        always = (mark_gate, mark_softmax)
+        for note in always if paths else (*always, mark_largest, mark_sign, mark_offset):
             note(self.name, out, self.args, self.kwargs)
 
 
@@ -58,6 +63,14 @@ def replaced(
         args = tree_map(learned_vector, args)
     if kwargs.get("enable_gqa"):
         written = attention_of_groups
+    written = written_apart(name, args, kwargs) or written
+    gated = as_activation(name, args)
+    if gated is not None:
+        return ReplacedCall(name, gated[1:], {}, gated[0])
+    gate = as_gate(name, args, kwargs)
+    if gate is not None:
+        return ReplacedCall(name, args, kwargs, lambda x, *_, **__: gate(x))
+    written = as_softmax(name, args) or written
     if paths:
         return ReplacedCall(name, args, kwargs, written, tuple(assumed))
     if name in MAXIMA:
@@ -65,9 +78,8 @@ def replaced(
         if joined is not None:
             name, args, kwargs, written = joined.name, joined.args, {}, joined.written or written
         assumed += [doubt] if doubt else []
-    gated = as_activation(name, args)
-    if gated is not None:
-        return ReplacedCall(name, gated[1:], {}, gated[0])
+    if multiplies_exponentials(name, args):
+        assumed.append(f"exponentials by which {name!r} multiplies have a mean square of 1")
     if rectifies(name, args, kwargs) and args:
         if is_not_negative(args[0]):
             return ReplacedCall(name, args[:1], {}, torch.clone, tuple(assumed))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .chosen_lines import history_of_lines, history_of_written
+from .chosen_lines import history_of_lines, history_of_written, map_axes
 from .compact import alias
 from .rule_table import (
     LIKE_ANOTHER,
@@ -93,7 +93,19 @@ def _histories(name: str, out: Any, tensors: Sequence[Tensor]) -> list[History]:
         found = [h for t in known if (h := history_of(t)) is not None]
         return sorted(found, key=lambda h: not _is_over(h.grid, out.shape))[:1]
     local = [t for t in known if (spans := spans_of(t)) is not None and spans.local()]
-    return [h for t in local or known if (h := history_of(t)) is not None]
+    maps = _of_whole_maps(out, local or known)
+    return [h for t in maps if (h := history_of(t)) is not None]
+
+
+def _of_whole_maps(out: Any, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """`tensors` without those of a row or column of the map that others hold all of."""
+    whole = [t for t in tensors if isinstance(out, Tensor) and t.shape == out.shape]
+    axes = {axis for t in whole for axis in map_axes(t) or ()}
+
+    def is_line(t: Tensor) -> bool:
+        return t.ndim == out.ndim and any(t.shape[d] == 1 < out.shape[d] for d in axes)
+
+    return [t for t in tensors if not axes or not is_line(t)]
 
 
 MAX_PREFIX_TOKENS = 5

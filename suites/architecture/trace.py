@@ -181,8 +181,7 @@ class EnergyTrace(FunctionMode):
                 out = self._apply(name, func, tensors, args, kwargs)
                 out = self._followed(func, out, args, kwargs, layer, energies)
                 out = self._tagged(name, func, out, args, kwargs)
-        if not self.paths:
-            call.mark(out)
+        call.mark(out, paths=self.paths)
         if written is None:
             self._remember(call, tensors, out)
         return out

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
-from ..compact import compress, widen
-from ..rule_table import history_of, is_weight, rule, spans_of, with_history
+from ..compact import compress, expand, widen
+from ..offsets import second_moment
+from ..rule_table import history_of, is_energy, is_weight, rule, spans_of, with_history
 from ..uneven_weights import moments_of_entries
 from ..windows import conv_windows
 from .sliding import (
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 @rule("conv2d", reads=Convolution)
 def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
     x, weight, groups, entries = call.input, call.weight, call.groups, len(trace.padded)
+    if is_energy(weight) and entries > 1:
+        raise NotApplicableError("its filters depend on the image, of which there are several")
     if x.shape[0] == 1 < entries and groups % entries == 0:
         # the batch was reshaped into the channels
         x = x.view(entries, -1, *x.shape[2:])
@@ -38,6 +42,7 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
         return out.reshape(1, -1, *out.shape[2:])
     rows, columns = conv_windows(call)
     one_kernel = _alike(weight) if is_weight(weight) else weight.shape[:2] == (groups, 1)
+    one_kernel = one_kernel and not is_energy(weight)
     if not one_kernel and not hasattr(weight, "tap_energy"):
         out = _bank(trace, call, (rows, columns))
         return trace.record_layer("conv2d", x, out, (rows, columns), groups)
@@ -148,7 +153,12 @@ def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
 
 
 def _squares(weight: Tensor) -> Tensor:
-    """Squares of fixed filters, or second moments of random weights that are not alike."""
+    """Squares of fixed filters, or second moments of random weights that are not alike.
+
+    Of filters that depend on the image, their energies.
+    """
+    if is_energy(weight):
+        return second_moment(weight, expand(weight))
     moments = moments_of_entries(weight)
     return weight.to(torch.float64) ** 2 if moments is None else moments
 
@@ -166,6 +176,14 @@ def _filters(trace: EnergyTrace, x: Tensor, squares: Tensor, groups: int) -> tup
     return means.expand(len(x), groups, *x.shape[2:]), reads
 
 
+def plus_paths(trace: EnergyTrace, call: Convolution, out: Tensor) -> Tensor:
+    """Where paths are counted: with those that lead through filters that depend on the image."""
+    if not (trace.paths and is_energy(call.weight)):
+        return out
+    paths = call.weight.flatten(1).sum(1)
+    return out + paths.view(1, -1, *[1] * (out.ndim - 2))
+
+
 def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
     """A convolution with fixed filters, unlike ones or of several channels."""
     x, filters = _filters(trace, call.input, _squares(call.weight), call.groups)
@@ -178,7 +196,7 @@ def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
         return F.conv2d(part, whole, None, strides, 0, gaps, call.groups)
 
     taps = filters.flatten(0, 1)
-    out = slide(x, windows, taps)
+    out = plus_paths(trace, call, slide(x, windows, taps))
     size = (out.shape[-2], out.shape[-1])
 
     def padded(part: Tensor) -> Tensor:
@@ -202,9 +220,14 @@ def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     return function(x, filters, None, *options)
 
 
+FROM_IMAGE = "its filters depend on the image"
+
+
 @rule("conv_transpose1d", "conv_transpose3d", reads=TransposedConvolution)
 def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """As over two axes, but not among the layers."""
+    if is_energy(call.weight):
+        raise NotApplicableError(FROM_IMAGE)
     if not is_weight(call.weight) or moments_of_entries(call.weight) is not None:
         return _as_spread(trace, call, _spreading(trace, call))
     axes = call.weight.ndim - 2
@@ -224,6 +247,8 @@ def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tens
 def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
     weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
+    if is_energy(weight):
+        raise NotApplicableError(FROM_IMAGE)
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
     if not is_weight(weight) or moments_of_entries(weight) is not None:

@@ -11,6 +11,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..mixtures import ODD
+from ..offsets import second_moment
 from ..rule_table import (
     constant_amplitude,
     constant_share,
@@ -122,10 +123,18 @@ def uniform_over(logits: Tensor, axis: int) -> Tensor:
     return with_history(widen(allowed / count, logits.shape), history_of(logits))
 
 
-@rule("softmax", "log_softmax")
+@rule("softmax")
 def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
     """Uniform over the entries that no mask excludes; a mask takes the energy of its logits."""
     return uniform_over(x, -1 if dim is None else dim)
+
+
+@rule("log_softmax")
+def _log_softmax(
+    _trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **__: Any
+) -> Tensor:
+    """Constants of which the exponentials are those of a softmax."""
+    return pointwise(torch.log, uniform_over(x, -1 if dim is None else dim))
 
 
 @rule(
@@ -149,12 +158,16 @@ def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **
     "local_response_norm",
     "half",
     "bfloat16",
-    "exp",
     "expm1",
     "log1p",
 )
 def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
+
+
+@rule("exp")
+def _exponential(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
+    return alias(x)
 
 
 @rule("to", "type", "type_as")
@@ -216,7 +229,9 @@ def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
 def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     """Multiply; autograd applies the product rule d(ab) = b da + a db to the energies."""
     if is_energy(a) and is_energy(b):
-        return pointwise(torch.add if trace.paths else torch.mul, a, b)
+        if trace.paths:
+            return pointwise(torch.add, a, b)
+        return pointwise(lambda x, y: second_moment(a, x) * second_moment(b, y), a, b)
     energy, other = (a, b) if is_energy(a) else (b, a)
     if not isinstance(other, Tensor):
         factor = trace.coefficient(other)
@@ -235,20 +250,25 @@ def _scaled(energy: Tensor, constant: Tensor, factor: Tensor) -> Tensor:
     return widen(compress(energy) * factor, shape)
 
 
-@rule("div", "idiv", "truediv", "itruediv", "true_divide", "divide", "rdiv", "rtruediv")
+@rule("div", "idiv", "truediv", "itruediv", "true_divide", "divide")
 def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: Any) -> Tensor:
     if rounding_mode is not None:
         raise NotApplicableError("it rounds: its gradient is 0")
     if is_energy(b):
         if is_energy(a):
             trace.read_as_constants.append(b)
-            return (
-                a if trace.paths else pointwise(lambda e, d: e / d.detach().clamp(min=1e-30), a, b)
-            )
+            if trace.paths:
+                return a
+            return pointwise(lambda e, d: e / second_moment(b, d).detach().clamp(min=1e-30), a, b)
         return constant_amplitude(b, 1.0)
     if not isinstance(b, Tensor):
         return mul(trace, a, 1 / b)
     return _scaled(a, b, 1 / compress_uniform(trace.coefficient(uniform_source(b))))
+
+
+@rule("rdiv", "rtruediv")
+def _rdiv(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
+    return _div(trace, b, a)
 
 
 @rule("maximum", "minimum", "fmax", "fmin")

@@ -11,6 +11,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED, Attention
 from ..compact import compress, compress_uniform, widen
+from ..offsets import second_moment
 from ..rule_table import is_energy, is_weight, rule
 from ..uneven_weights import moments_of_entries, relative_moments, turned
 from .elementwise import widen_like
@@ -92,7 +93,7 @@ LARGEST_PRODUCT = 1 << 16
 def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     """Product of two energies (..., m, k) and (..., k, n)."""
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-    first, second = compress(a), compress(b)
+    first, second = (second_moment(t, compress(t)) for t in (a, b))
     if trace.paths:
         return widen(first.sum(-1, keepdim=True) + second.sum(-2, keepdim=True), shape)
     count = a.shape[-1]
@@ -138,7 +139,7 @@ def _einsum(trace: EnergyTrace, equation: str, *operands: Any) -> Tensor:
 def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[str, int]) -> Tensor:
     """The compact factor for the operand `x`, with the axes `term`, in a sum of products."""
     if is_energy(x):
-        return compress(x)
+        return second_moment(x, compress(x))
     if is_weight(x):
         fan_in = math.prod(sizes[c] for c in term if c not in output)
         uneven = relative_moments(x)

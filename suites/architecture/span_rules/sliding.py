@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
-from ..rule_table import history_of, known_spans, span_rule
-from ..spans import Ends, Spans, narrow, slide, through
+from ..rule_table import history_of, known_spans, span_rule, spans_of
+from ..spans import Ends, Spans, narrow, slide, through, union
 from ..uneven_weights import read_entries
 from ..windows import adaptive_windows, conv_windows, pool_windows
 
@@ -26,7 +26,18 @@ def _convolution(out: Tensor, call: Convolution) -> Spans:
     windows = conv_windows(call)
     spans = known_spans(call.input).aligned()
     spans = spans_of_groups(spans, call.input.ndim - len(windows) - 1, call.groups)
-    return _slid(out, call.input, spans, windows, read_entries(call.weight))
+    found = _slid(out, call.input, spans, windows, read_entries(call.weight))
+    filters = spans_of(call.weight)
+    return (
+        found if filters is None else union([found, _of_filters(filters, len(windows))], out.shape)
+    )
+
+
+def _of_filters(spans: Spans, axes: int) -> Spans:
+    """Spans of each output (out, ...) through filters that depend on the image."""
+    taps = range(1, len(spans.shape))
+    shape = (spans.shape[0], *[1] * axes)
+    return spans.aligned().each(lambda end: end.amin(tuple(taps)).view(-1, *[1] * axes), shape)
 
 
 def spans_of_groups(spans: Spans, axis: int, groups: int) -> Spans:

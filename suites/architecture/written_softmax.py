@@ -1,0 +1,47 @@
+"""Softmaxes that are written out, as exponentials over their sum: constants, as attention is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .compact import forget
+from .mixtures import QUOTIENTS, SUMS, argument, summed_axes
+from .rule_table import is_energy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_EXPONENTIAL, _SUM = "exponential_at", "sum_of_exponentials"
+
+
+def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Remember of the result `out` whether it holds exponentials, or their sums along an axis."""
+    x = args[0] if args else None
+    if not (isinstance(out, Tensor) and is_energy(x)) or out is x:
+        return
+    forget(out, _EXPONENTIAL, _SUM)
+    if name == "exp":
+        setattr(out, _EXPONENTIAL, out._version)
+    elif name == "sum" and getattr(x, _EXPONENTIAL, None) == x._version:
+        axes = summed_axes(args, kwargs)
+        kept = argument(args, kwargs, 2, "keepdim")
+        if axes and len(axes) == 1:
+            setattr(out, _SUM, (x, x._version, axes[0], bool(kept)))
+    elif hasattr(x, _SUM):
+        source, version, axis, kept = getattr(x, _SUM)
+        widened = name in {"unsqueeze", "getitem"} and out.ndim == source.ndim and not kept
+        same = name in SUMS and not any(map(is_energy, args[1:])) and out.shape == x.shape
+        if same or (widened and out.shape[axis] == 1):
+            setattr(out, _SUM, (source, version, axis, kept or widened))
+
+
+def as_softmax(name: str, args: Sequence[Any]) -> Callable[..., Tensor] | None:
+    """The softmax in place of a quotient of exponentials and their sum."""
+    x, divisor = args[:2] if len(args) > 1 else (None, None)
+    source, version, axis, kept = getattr(divisor, _SUM, (None, 0, 0, False))
+    if name not in QUOTIENTS or source is None or source is not x or not kept:
+        return None
+    return (lambda t, _: F.softmax(t, axis)) if version == x._version else None

@@ -1,0 +1,275 @@
+"""Products of units with gates, with numbers added to units, and with filters of the image's own.
+
+Maps are compared with squared Jacobians of random weights and images, receptive fields with the
+support of the gradient.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from structure_nets import field_of
+from torch import nn
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
+from perimetry.suites.measuring.phases import phase_profile
+from perimetry.suites.structure import measure_skeleton
+
+SIDE = 16
+
+
+class Two(nn.Module):
+    """A function of two layers of stride 2, of which the second reads its input evenly."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.a = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.b = nn.Conv2d(3, 8, 4, 2, 1, bias=False)
+
+    def forward(self, x):
+        return self.function(self.a(x), self.b(x))
+
+
+def expected(function):
+    skeleton = light_copy(Two(function).eval())
+    return energy_map(skeleton, (3, SIDE, SIDE))[0].numpy(), path_count_map(
+        skeleton, (3, SIDE, SIDE)
+    )[0].numpy()
+
+
+def profile(energy):
+    return phase_profile(energy[None], (2, 2))[0]
+
+
+def measured(function, draws=400):
+    """Squared Jacobians (rows, columns), mean over random weights and white images."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    net, total = Two(function).double(), 0
+    for _ in range(draws):
+        for layer in (net.a, net.b):
+            layer.weight.data = noise(*layer.weight.shape) * layer.weight[0].numel() ** -0.5
+        x = noise(1, 3, SIDE, SIDE).requires_grad_()
+        out = net(x)
+        (gradient,) = torch.autograd.grad(out, x, noise(*out.shape))
+        total = total + gradient[0].square().sum(0).numpy()
+    return total / total.mean()
+
+
+GATES = {
+    "ReLU6": lambda t: F.relu6(t + 3) / 6,
+    "in place": lambda t: t.add(3).clamp_(0, 6).div_(6),
+    "bounded": lambda t: torch.clamp(t + 3.0, min=0.0, max=6.0) * (1 / 6),
+    "hard tanh": lambda t: F.hardtanh(3 + t, 0.0, 6.0) / 6,
+    "of another slope": lambda t: 0.5 * (0.4 * t + 1).clamp(0, 2),
+    "smallest of a ReLU": lambda t: torch.minimum(F.relu(t + 3), torch.tensor(6.0)) / 6,
+    "a sigmoid": lambda t: 1 / (1 + torch.exp(-t)),
+    "a sigmoid, scaled": lambda t: t.sigmoid() * 2,
+}
+
+
+@pytest.mark.parametrize("gate", GATES.values(), ids=GATES.keys())
+def test_a_gate_that_is_written_out_counts_as_that_gate(gate):
+    """Hard sigmoids by ReLU6 were products of independent units, which squeeze-excites half are."""
+    found, paths = expected(lambda a, b: a * gate(b))
+    wanted, paths_wanted = expected(lambda a, b: a * F.hardsigmoid(b))
+    assert found / found.mean() == pytest.approx(wanted / wanted.mean(), rel=1e-9)
+    assert (paths == paths_wanted).all()
+
+
+OFFSETS = {
+    "one": lambda a, b: a * (1 + b),
+    "two, on the other side": lambda a, b: (b - 2) * a,
+    "both": lambda a, b: (1 + a) * (0.5 - b),
+    "scaled and moved": lambda a, b: a * ((b + 2) / 4).roll(1, 1),
+    "of ones": lambda a, b: a * (torch.ones_like(b) + b),
+    "behind a tanh": lambda a, b: a * (1 + torch.tanh(b)),
+    "in a sum of products": lambda a, b: torch.einsum("bchw,bdhw->bchw", a, 1 + b[:, :1]),
+    "of matrices": lambda a, b: (
+        (a.movedim(1, 3).unsqueeze(4) @ (b[:, :1].movedim(1, 3).unsqueeze(3) + 1))[..., 0]
+    ).movedim(3, 1),
+    "an exponential": lambda a, b: a * torch.exp(b * 0.2),
+}
+
+
+@pytest.mark.parametrize("function", OFFSETS.values(), ids=OFFSETS.keys())
+def test_a_number_added_to_units_is_a_path_of_its_own_in_a_product(function):
+    """`a (1 + b)` passes a as it is, too; the number vanished, and b counted as much as a."""
+    found, _ = expected(function)
+    assert profile(found) == pytest.approx(profile(measured(function)), abs=0.06)
+
+
+def tokens(t):
+    """The units of the map `t` (1, channels, rows, columns) as (1, tokens, channels)."""
+    return t.flatten(2).transpose(1, 2)
+
+
+def attention(weights):
+    """Attention in which `weights` turns logits (1, tokens, tokens) to weights of tokens."""
+
+    def attended(a, b):
+        keys = tokens(b)
+        found = weights(keys @ keys.mT) @ tokens(a)
+        return found.transpose(1, 2).view_as(a) + b
+
+    return attended
+
+
+def over_their_sum(s):
+    e = torch.exp(s - 1)
+    return e / e.sum(-1, keepdim=True)
+
+
+def over_their_sum_by_index(s):
+    e = s.exp()
+    return e / (e.sum(2)[..., None] + 1e-6)
+
+
+SOFTMAXES = {
+    "exponentials over their sum": over_their_sum,
+    "sum without its axis": over_their_sum_by_index,
+    "exponentials of logarithms": lambda s: F.log_softmax(s, -1).exp(),
+}
+
+
+@pytest.mark.parametrize("weights", SOFTMAXES.values(), ids=SOFTMAXES.keys())
+def test_a_softmax_that_is_written_out_counts_as_a_softmax(weights):
+    """Exponentials were units like others, and log-softmaxes the probabilities themselves."""
+    found, paths = expected(attention(weights))
+    wanted, paths_wanted = expected(attention(lambda s: s.softmax(-1)))
+    assert found == pytest.approx(wanted, rel=1e-9)
+    assert (paths == paths_wanted).all()
+
+
+def normalised_attention(a, b):
+    """Linear attention by 1 + elu: its sums of keys are far from 0."""
+    queries, keys, values = F.elu(tokens(a)) + 1, F.elu(tokens(a.flip(1))) + 1, tokens(b)
+    found = (queries @ (keys.mT @ values)) / (queries @ keys.sum(1)[..., None])
+    return found.transpose(1, 2).view_as(a) + a
+
+
+def test_sums_of_units_with_numbers_added_divide_by_their_sum():
+    """Divisors counted as units of mean 0, so that the quotient was ten times too large."""
+    found, _ = expected(normalised_attention)
+    assert profile(found / found.mean()) == pytest.approx(
+        profile(measured(normalised_attention)), abs=0.06
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda a: a / (1 + a.abs()), lambda a: a / (2 + torch.exp(-a)), lambda a: a + torch.exp(a)],
+)
+def test_functions_of_one_unit_that_meet_have_a_note(function):
+    """In quotients and behind exponentials they were taken for independent in silence."""
+    layers = light_copy(Two(lambda a, b: function(a) + b).eval())
+    notes = measure_skeleton(layers, (3, SIDE, SIDE)).notes
+    assert any("behind a function of the same units" in note for note in notes)
+
+
+def of_channels(t):
+    """A number for each of the 8 channels of the map `t` (1, 8, rows, columns)."""
+    return t.mean((0, 2, 3))
+
+
+def along_channels(t):
+    return t[:, None, None]
+
+
+def matrix(t):
+    return of_channels(t)[:, None] * of_channels(t.flip(1))
+
+
+FROM_IMAGE = {
+    "scale of a batch norm": (
+        lambda a, b: F.batch_norm(a, None, None, of_channels(b), None, True),
+        lambda a, b: F.batch_norm(a, None, None, None, None, True) * along_channels(of_channels(b)),
+    ),
+    "scale of a group norm": (
+        lambda a, b: F.group_norm(a, 2, weight=of_channels(b)),
+        lambda a, b: F.group_norm(a, 2) * along_channels(of_channels(b)),
+    ),
+    "scale of a layer norm": (
+        lambda a, b: F.layer_norm(a.movedim(1, 3), (8,), of_channels(b)).movedim(3, 1),
+        lambda a, b: (F.layer_norm(a.movedim(1, 3), (8,)) * of_channels(b)).movedim(3, 1),
+    ),
+    "shift of an instance norm": (
+        lambda a, b: F.instance_norm(a, bias=of_channels(b)),
+        lambda a, b: F.instance_norm(a) + along_channels(of_channels(b)),
+    ),
+    "bias": (
+        lambda a, b: F.conv2d(a, torch.ones(8, 1, 1, 1).to(a), of_channels(b), groups=8),
+        lambda a, b: a + along_channels(of_channels(b)),
+    ),
+    "matrix": (
+        lambda a, b: F.linear(a.movedim(1, 3), matrix(b), of_channels(b)).movedim(3, 1),
+        lambda a, b: (a.movedim(1, 3) @ matrix(b).mT + of_channels(b)).movedim(3, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("layer", "written"), FROM_IMAGE.values(), ids=FROM_IMAGE.keys())
+def test_what_a_layer_takes_from_the_image_counts_as_if_it_were_written_out(layer, written):
+    """Biases, scales and matrices of hyper-networks were passed over, or taken for constants."""
+    found, wanted = expected(layer), expected(written)
+    assert found[0] / found[0].mean() == pytest.approx(wanted[0] / wanted[0].mean(), rel=1e-9)
+    assert (found[1] == wanted[1]).all()
+    assert field_of(Two(layer), SIDE).size == field_of(Two(written), SIDE).size
+    assert field_of(Two(layer), SIDE).global_
+
+
+def cross_correlated(a, b):
+    """A map correlated, channel by channel, with a part of another (8, 1, 3, 3)."""
+    return F.conv2d(a, b[0, :, None, 2:5, 2:5], groups=8)
+
+
+def test_filters_cut_from_a_map_are_units_of_it():
+    """Cross-correlation: filters were fixed numbers, their energies squared, and had no field."""
+    found, _ = expected(cross_correlated)
+    found, wanted = found / found.mean(), measured(cross_correlated)
+    assert found.mean(0) == pytest.approx(wanted.mean(0), abs=0.1)
+    assert found.mean(1) == pytest.approx(wanted.mean(1), abs=0.1)
+    net = Two(cross_correlated)
+    x = torch.rand(1, 3, SIDE, SIDE, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x)[0, :, 3, 3].sum(), x)
+    read = gradient.abs().sum((0, 1)) > 0
+    size = tuple(
+        int(side.nonzero().max() - side.nonzero().min()) + 1 for side in (read.any(1), read.any(0))
+    )
+    assert field_of(net, SIDE).size == size
+
+
+def test_filters_from_the_image_work_where_layers_are_padded_one_by_one():
+    """All maps of a suite are computed in one pass, of which each would need its own filters."""
+    net = Two(lambda a, b: F.conv2d(a, of_channels(b).view(8, 1, 1, 1), groups=8))
+    found = measure_skeleton(light_copy(net.eval()), (3, SIDE, SIDE))
+    assert [row["name"] for row in found.tables["culprits"]] == ["a"]
+
+
+def test_transposed_filters_from_the_image_are_refused():
+    """They have no rule."""
+    with pytest.raises(NotApplicableError, match=r"'conv_transpose2d'.*depend on the image"):
+        expected(lambda a, b: F.conv_transpose2d(a, b[0, :, None, 2:5, 2:5], groups=8))
+
+
+def along_each_axis(a, b):
+    """Coordinate attention: gates of rows and of columns, from means joined in one line."""
+    rows, columns = a.mean(3, keepdim=True), a.mean(2, keepdim=True).transpose(2, 3)
+    first, second = torch.cat([rows, columns], 2).split([SIDE // 2, SIDE // 2], 2)
+    return a * first.sigmoid() * second.transpose(2, 3).sigmoid()
+
+
+def test_gates_of_rows_and_columns_leave_the_stride():
+    """The joined line was taken for a map of one column, and the stride for a multiple."""
+
+    class Net(Two):
+        def forward(self, x):
+            return F.max_pool2d(super().forward(x), 2)
+
+    found = measure_skeleton(light_copy(Net(along_each_axis).eval()), (3, SIDE, SIDE))
+    assert found.metrics["target_stride"].value == 4
