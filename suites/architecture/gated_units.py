@@ -27,7 +27,9 @@ _GATE, _LINE, _RAMP = "gate_of", "line_of", "ramp_of"
 def mark_gate(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Remember of the result `out` whether it is a gate of one energy, or k x + 3 of it."""
     x = args[0] if args else None
-    if not isinstance(out, Tensor) or not (is_energy(x) or hasattr(x, _GATE)) or not x.ndim:
+    if not isinstance(out, Tensor) or not isinstance(x, Tensor) or not x.ndim:
+        return
+    if not (is_energy(x) or hasattr(x, _GATE)):
         return
     if out is not x:
         forget(out, _GATE, _LINE, _RAMP)
@@ -43,8 +45,9 @@ def mark_gate(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any
         sources, activation = getattr(x, _GATE)
         factor = _factor(name, args[1])
         setattr(out, _GATE, (sources, lambda t: factor * activation(t)))
-    elif name in QUOTIENTS | PRODUCTS_OF_UNITS and _number(args) and not shift:
-        setattr(out, _LINE, (origin, scale * _factor(name, args[1]), 0.0))
+    elif name in QUOTIENTS | PRODUCTS_OF_UNITS and _number(args):
+        factor = _factor(name, args[1])
+        setattr(out, _LINE, (origin, scale * factor, shift * factor))
     elif name in ADDITIONS and _number(args) and not shift:
         setattr(out, _LINE, (origin, scale, _value(args[1])))
 

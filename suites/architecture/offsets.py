@@ -100,10 +100,10 @@ def _after(
         shape = energies[0].shape
         return first * math.prod(shape if axes is None else [shape[a] for a in axes])
     if name in PRODUCTS_OF_UNITS | QUOTIENTS and len(energies) == 1 and len(args) > 1:
-        factor = 1.0 if any(map(_is_learned, args)) else _number(args[args[0] is energies[0]])
-        if not factor or (name in QUOTIENTS and args[0] is not energies[0]):
+        times = 1.0 if any(map(_is_learned, args)) else _number(args[args[0] is energies[0]])
+        if not times or (name in QUOTIENTS and args[0] is not energies[0]):
             return None
-        return first / factor if name in QUOTIENTS else first * factor
+        return first / times if name in QUOTIENTS else first * times
     return first if name in _KEEPING else None
 
 

@@ -20,7 +20,7 @@ _EXPONENTIAL, _SUM = "exponential_at", "sum_of_exponentials"
 def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Remember of the result `out` whether it holds exponentials, or their sums along an axis."""
     x = args[0] if args else None
-    if not (isinstance(out, Tensor) and is_energy(x)) or out is x:
+    if not isinstance(out, Tensor) or not isinstance(x, Tensor) or not is_energy(x) or out is x:
         return
     forget(out, _EXPONENTIAL, _SUM)
     if name == "exp":

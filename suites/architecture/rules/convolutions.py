@@ -180,7 +180,7 @@ def plus_paths(trace: EnergyTrace, call: Convolution, out: Tensor) -> Tensor:
     """Where paths are counted: with those that lead through filters that depend on the image."""
     if not (trace.paths and is_energy(call.weight)):
         return out
-    paths = call.weight.flatten(1).sum(1)
+    paths: Tensor = call.weight.flatten(1).sum(1)
     return out + paths.view(1, -1, *[1] * (out.ndim - 2))
 
 

@@ -257,9 +257,9 @@ def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: 
     if is_energy(b):
         if is_energy(a):
             trace.read_as_constants.append(b)
-            if trace.paths:
-                return a
-            return pointwise(lambda e, d: e / second_moment(b, d).detach().clamp(min=1e-30), a, b)
+            if not trace.paths:
+                a = pointwise(lambda e, d: e / second_moment(b, d).detach().clamp(min=1e-30), a, b)
+            return a  # type: ignore[no-any-return]
         return constant_amplitude(b, 1.0)
     if not isinstance(b, Tensor):
         return mul(trace, a, 1 / b)
