@@ -206,7 +206,7 @@ class Structure(Suite):
     def causes(self, found: Measured) -> list[str]:
         """Strided layers at fault, the weakest phase, stride periods, layers that skip pixels."""
         skipping = [
-            row["name"]
+            findings.layer_name(row)
             for row in found.tables.get("layers", [])
             if any(min(counts) == 0 for counts in row["coverage"])
         ]

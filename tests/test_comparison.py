@@ -15,7 +15,7 @@ from scipy.stats import ttest_rel
 from small_nets import NAME, TOOLS, baseline, mirrored, net, opened, perturbed
 from typer.testing import CliRunner
 
-from perimetry import audit, compare
+from perimetry import audit, compare, load_records
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.audited import MissingAudit
@@ -272,6 +272,30 @@ def test_records_and_modules_are_sides_too():
     assert found.pairs[0].rows
     with pytest.raises(InputError, match="2 model variants were given as one side"):
         side_of([*records, *audit(opened(net()), ("structure",), ("box",), device="cpu")])
+
+
+@pytest.mark.parametrize("suite", ["deadpixel", "padding"])
+def test_a_dead_region_is_told_where_the_other_model_was_not_looked_at(folder, suite):
+    """A suite that one side lacks, or failed in, has found what it has found in the other."""
+    records = [r for r in load_records(folder) if r.fill == "none"]
+    structure = next(r for r in records if r.suite == "structure")
+    named = structure.model.model_copy(update={"reference": "other"})
+    other = structure.model_copy(update={"model": named})
+    hole = {"channel": "all", "pixels": 6, "top": 2, "left": 3, "bottom": 4, "right": 6}
+    tables = {
+        "deadpixel": {"dead_regions": [hole]},
+        "padding": {"silent_regions": [{"channel": "all", "pixels": 6, "box": [2, 3, 4, 6]}]},
+    }[suite]
+    looked = structure.model_copy(update={"suite": suite, "metrics": {}, "tables": tables})
+    failed = looked.model_copy(update={"status": "failed", "tables": {}, "model": named})
+    for rest in ([other], [other, failed]):
+        found = compare([structure, looked], rest, run=TOOLS, stages=False, force=True)
+        text = flat(found.text())
+        assert "dead: 6 pixels in rows 2 to 3, columns 3 to 5" in text
+        assert "other was not looked at" in text
+    empty = looked.model_copy(update={"tables": {name: [] for name in tables}})
+    text = flat(compare([structure, empty], [other], run=TOOLS, stages=False, force=True).text())
+    assert "has none; other was not looked at" in text
 
 
 def test_one_model_alone_is_no_comparison(folder):

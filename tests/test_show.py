@@ -228,6 +228,18 @@ def test_layers_phases_periods_and_skipped_pixels_are_causes():
     ]
 
 
+def test_a_call_that_no_layer_makes_is_the_network_s_own():
+    """A network that is one convolution, or calls it by itself, has no name for it."""
+    planted = tables()
+    for name in ("culprits", "layers"):
+        planted[name] = [{**row, "name": "", "kind": "conv2d"} for row in planted[name]]
+    found = of("structure", {"weakest": 0.5, "imbalance": 0.4}, tables=planted)
+    text = "; ".join([*causes(found), *remedies(found)])
+    assert "layers at fault: the network's own conv2d (75 %" in text
+    assert "stride: the network's own conv2d" in text
+    assert "padding the kernel of the network's own conv2d alone" in text
+
+
 def test_an_even_model_has_no_causes():
     """An even profile has no causes in the report, whichever phase is the smallest."""
     assert (

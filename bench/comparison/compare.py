@@ -218,7 +218,7 @@ def _pair(
         rows += _rows(a, b, prefix_of(*cell, known), known.get(a.suite))
     if _identical(rows):
         rows = [replace(row, identical=True) for row in rows]
-    ours, theirs = (_defects(side, shared, known) for side in (first, second))
+    ours, theirs = (_defects(side, known) for side in (first, second))
     return Pair(first, second, tuple(rows), tuple(gaps), tuple(found), defects=(ours, theirs))
 
 
@@ -238,12 +238,10 @@ def _identical(rows: Sequence[ComparisonRow]) -> bool:
     return bool(measured) and all(row.equal for row in measured) and (inside or exact)
 
 
-def _defects(
-    side: Side, shared: Iterable[tuple[str, str]], known: Mapping[str, Suite]
-) -> tuple[str, ...]:
-    """What is NaN, infinite or constant by any record of a side, then the defects by suite."""
-    found = defects_of(reported((side.records[cell] for cell in shared), known))
-    return (*meaningless(side.records.values()), *found)
+def _defects(side: Side, known: Mapping[str, Suite]) -> tuple[str, ...]:
+    """What is NaN, infinite or constant, then the defects by suite, of all records of a side."""
+    records = list(side.records.values())
+    return (*meaningless(records), *defects_of(reported(records, known)))
 
 
 def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:

@@ -13,6 +13,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from ...adapters.load import files_of
+from ..model_report.reported import reported
 from ..output.numbers import format_number, short_count, with_interval_text
 from .result import RowVerdict, pair_of
 
@@ -91,7 +92,9 @@ def _defects(pairs: Iterable[Pair], side: Side) -> tuple[str, ...] | None:
     for pair in pairs:
         for one, own in zip((pair.first, pair.second), pair.defects, strict=True):
             found |= dict.fromkeys(own) if one is side else {}
-    looked = any("dead_regions" in r.tables for r in side.records.values() if r.status == "ok")
+    from ...suites.registry import SUITES
+
+    looked = any(one.looked for one in reported(side.records.values(), SUITES))
     return tuple(found) if looked or found else None
 
 

@@ -181,12 +181,13 @@ DEAD = "dead"
 
 def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
     """Which suites looked for dead regions, or which do."""
-    tables = {one.column: getattr(one.suite, "defect_tables", None) or () for one in found}
-    looked = [one.column for one in found if set(tables[one.column]) & set(one.record.tables)]
+    looked = [one.column for one in found if one.looked]
     if looked:
         unseen = [clause for one in found if (clause := one.unseen) and one.column in looked]
         return f"none found ({'; '.join([', '.join(looked), *unseen])})"
-    if "padding" in tables:  # it looks for them in models without gradients
+    if any(
+        one.column == "padding" for one in found
+    ):  # it looks for them in models without gradients
         return "not looked for; the suite deadpixel finds them in models with gradients"
     return "not looked for; the suites deadpixel and padding find them"
 

@@ -92,6 +92,12 @@ class ReportedRecord:
         return try_or_none(self.suite.defects, self.record) or [] if self.suite else []
 
     @property
+    def looked(self) -> bool:
+        """Whether it is known which defects there are, such as dead regions, be it none."""
+        tables = getattr(self.suite, "defect_tables", None) or ()
+        return any(name in self.record.tables for name in tables)
+
+    @property
     def unseen(self) -> str:
         """What kind of defect the suite may have overlooked, in a clause; empty if none."""
         return clean(try_or_none(self.suite.unseen, self.record) or "") if self.suite else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..base import Array, Measured
 
@@ -64,20 +64,25 @@ def period_shares(found: Measured) -> list[str]:
     return [f"{join_names(named)} of the variance over the phases"] if named else []
 
 
+def layer_name(row: Mapping[str, Any]) -> str:
+    """The name in a row of a table of layers; a call that no layer makes has the network's."""
+    return str(row["name"] or f"the network's own {row['kind']}")
+
+
 def layers_at_fault(found: Measured) -> list[str]:
     """Strided layers by the share of the imbalance that padding each alone would remove."""
     named = []
     for row in found.tables.get("culprits", []):
         share = row["reduction"] / (row["imbalance_padded"] + row["reduction"])
         if share >= LEAST_SHARE:
-            named.append(f"{row['name']} ({percent(share)} of the imbalance)")
+            named.append(f"{layer_name(row)} ({percent(share)} of the imbalance)")
     return [f"layers at fault: {join_names(named)}"] if named else []
 
 
 def worst_layer(found: Measured) -> list[str]:
     """What padding the kernel of the worst layer alone would do, in a clause."""
     return [
-        f"padding the kernel of {row['name']} alone takes the imbalance from "
+        f"padding the kernel of {layer_name(row)} alone takes the imbalance from "
         f"{row['imbalance_padded'] + row['reduction']:.3f} to {row['imbalance_padded']:.3f}"
         for row in found.tables.get("culprits", [])[:1]
         if row["reduction"] > LEAST_REDUCTION
