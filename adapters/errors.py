@@ -52,7 +52,7 @@ SAID_FIRST = (NOT_FINITE, CONSTANT, IMPORTED)
 MEANINGLESS = (NOT_FINITE, CONSTANT)
 """Those of them that say what is wrong with the model."""
 
-FEW = 8
+FEW = 20
 """When no name is near, all names are listed if there are at most this many."""
 
 

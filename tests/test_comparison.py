@@ -308,7 +308,9 @@ def test_an_unknown_model_of_a_folder_offers_near_names(folder):
     """A misspelt model gets near names, and an absent kernel padding the recorded ones."""
     with pytest.raises(UnknownNameError, match="did you mean net"):
         compare(f"{folder}:nett", NAME)
-    with pytest.raises(UnknownNameError, match="kernel padding 'zero'; there is box and none"):
+    with pytest.raises(
+        UnknownNameError, match="kernel padding 'zero'; those that it has: box, none"
+    ):
         compare(f"{folder}:{NAME}+zero", f"{folder}:{NAME}")
 
 

@@ -64,6 +64,20 @@ def test_accuracy_is_joined_from_a_table(folder, tmp_path):
     assert "--html" in shown
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--title", "a"], "--title was given without --html; expected --html OUT too"),
+        (["--megabytes", "4"], "--megabytes was given without --html"),
+        (["--html", "p.html", "--format", "csv"], "were given; expected one of the two"),
+    ],
+)
+def test_options_of_a_page_and_of_a_table_do_not_mix(folder, options, said):
+    """An option that would be ignored is an error that names the one that is missing."""
+    code, shown = board(folder, *options)
+    assert (code, said in " ".join(shown.split())) == (1, True)
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path):
     """A folder without records, and an empty store, are refused with what was expected."""
     code, shown = board(tmp_path, "--html", tmp_path / "x.html")

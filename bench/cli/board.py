@@ -14,7 +14,7 @@ from .groups import option_groups
 from .options import Folder, report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..ranking.board import Board
     from ..ranking.view import View
@@ -69,6 +69,10 @@ class ViewOptions:
         return View(self.rows, columns, tuple(conditions), *fields)
 
 
+MEGABYTES = 8
+"""Size of a page, if none is given."""
+
+
 @app.command()
 @option_groups
 def board(
@@ -100,9 +104,13 @@ def board(
         str | None, typer.Option(help="Page title.", show_default="name of the folder")
     ] = None,
     megabytes: Annotated[
-        float,
-        typer.Option(min=2, help="Maximum size of the page in MB; maps are made coarser to fit."),
-    ] = 8,
+        float | None,
+        typer.Option(
+            min=2,
+            help="Maximum size of the page in MB; maps are made coarser to fit.",
+            show_default=str(MEGABYTES),
+        ),
+    ] = None,
 ) -> None:
     """Print the leaderboard of the models whose records are in DIR."""
     from ..output.text import counted
@@ -111,8 +119,7 @@ def board(
     from ..records.record import damaged_arrays
 
     with report_errors():
-        if page is None and join:
-            raise InputError("--join was given without --html; expected --html OUT too")
+        _check_form(page, {"--join": join, "--title": title, "--megabytes": megabytes}, form)
         store = open_records(folder)
         ranked = ranked_board(store, sort, view.where or (), rank)
         if not shown_groups(ranked, view.view()):
@@ -122,10 +129,19 @@ def board(
             print_board(ranked, form, view.view())
             return
         name = title or folder.resolve().name.partition(".")[0]
-        size = _write_page(ranked, page, name, join or (), megabytes, view.view())
+        size = _write_page(ranked, page, name, join or (), megabytes or MEGABYTES, view.view())
         models = counted(len({row.model for row in ranked.shown}), "model")
         typer.echo(f"Written: {page}, {models}, {size} MB")
         warn_unreadable(damaged_arrays(ranked.records))
+
+
+def _check_form(page: Path | None, of_page: Mapping[str, object], form: str) -> None:
+    """Raise `InputError` for options of a page without one, or a form of tables with one."""
+    given = [name for name, value in of_page.items() if value]
+    if page is None and given:
+        raise InputError(f"{given[0]} was given without --html; expected --html OUT too")
+    if page is not None and form != "table":
+        raise InputError(f"--format {form} and --html {page} were given; expected one of the two")
 
 
 def print_board(board: Board, form: str = "table", view: View | None = None) -> None:

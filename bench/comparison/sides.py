@@ -212,7 +212,7 @@ class RecordCache:
         if chosen not in fills:
             raise UnknownNameError(
                 f"no record of {reference!r} in {str(folder)!r} has kernel padding {chosen!r}; "
-                f"there is {' and '.join(fills)}"
+                f"those that it has: {', '.join(fills)}"
             )
         kept = read_fingerprints(folder)[0].get((reference, chosen))
         found = side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])

@@ -88,8 +88,8 @@ def _case(
     wanted = fill or ("none" if "none" in by_fill else next(iter(by_fill)))
     if wanted not in by_fill:
         raise UnknownNameError(
-            f"no record of {reference!r} has kernel padding {wanted!r}; there is "
-            f"{' and '.join(sorted(by_fill))}"
+            f"no record of {reference!r} has kernel padding {wanted!r}; those that it has: "
+            f"{', '.join(sorted(by_fill))}"
         )
     others = {name: found for name, found in by_fill.items() if name != wanted}
     return Case(reference, wanted, by_fill[wanted], others, suites)

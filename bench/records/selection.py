@@ -163,8 +163,11 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
     for text in where:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--where {text!r} was given; expected KEY=VALUE, such as seed=0")
-        check_name("key", key, {name for _, known in chosen for name in known})
+            raise InputError(
+                f"--where {text!r} was given; expected KEY=VALUE, such as seed=0; a board also "
+                "takes COLUMN<NUMBER, such as model.parameters<5M"
+            )
+        check_name("key", key, sorted({name for _, known in chosen for name in known}))
         values = {known[key] for _, known in chosen if key in known}
         patterns = value.split("|") if key in PATTERNS else ()
         matching = {own for own in values if any(fnmatchcase(own, one) for one in patterns)}
