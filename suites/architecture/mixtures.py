@@ -92,7 +92,7 @@ SMALLEST = frozenset({"minimum", "fmin", "min", "clamp_max"})
 BOUNDED = frozenset({"clamp", "clip"})
 MAXIMA_OF_UNITS = LARGEST | SMALLEST | BOUNDED
 """Functions that may keep one of several units of the same place."""
-LARGEST_OF_AXES = frozenset({"amax", "amin", "max", "min", "logsumexp"})
+LARGEST_OF_AXES = frozenset({"amax", "amin", "max", "min"})
 """Functions that may keep one of the units along an axis."""
 UNIT_BY_UNIT = (
     SCALES

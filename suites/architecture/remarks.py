@@ -20,6 +20,25 @@ if TYPE_CHECKING:
 GATES = ATTENTION | {"sigmoid", "hardsigmoid", "softmax", "log_softmax"}
 """Functions that are gates or weights of attention, and constants by definition."""
 
+COMPARISONS = frozenset(
+    """
+    lt le gt ge eq ne less less_equal greater greater_equal not_equal isclose signbit sign sgn
+    heaviside
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions of which the result jumps with the values that they compare."""
+
+CHOICES = frozenset(
+    """
+    argmax argmin topk sort argsort msort kthvalue median mode nonzero unique searchsorted bucketize
+    multinomial bernoulli one_hot round floor ceil trunc fix
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that choose places, or whole numbers, by values."""
+
+PLACES_OF_MAXIMA = frozenset({"max", "min"})
+"""Functions that return places beside values; of both the values alone are known."""
+
 LOST = "what it adds passes a square, a root or a norm alone, and these are constants here"
 
 
@@ -60,6 +79,10 @@ class Remarks:
 
     def on_gate(self, name: str, tensors: Sequence[Tensor], out: Any, layer: str) -> None:
         """Remark on an operation that reads energies, if its result has none of their gradients."""
+        if name in PLACES_OF_MAXIMA:
+            for t in tensors_in(out):
+                if not t.is_floating_point():
+                    t.passed_through = frozenset({name})  # type: ignore[attr-defined]
         passes = any(t.requires_grad for t in tensors_in(out))
         if not passes and any(t.requires_grad for t in tensors):
             self.gates[f"{name!r}{in_layer(layer)}"] = None
@@ -100,14 +123,26 @@ class Remarks:
         return next((why for t, why in self._lossy if node_of(t) in used), None)
 
 
-def pass_on_gates(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-    """Tell constants that are made of `tensors` which functions made constants of these."""
+def pass_on_gates(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    """Tell constants that are made of `tensors` which functions made constants of these.
+
+    `name` is the function that made them of the tensors. It is among these if it jumps: what is
+    chosen by gates, or by their order, is not known.
+    """
     behind = frozenset[str]().union(*map(_passed_through, tensors))
+    jumps = name in CHOICES or (name in COMPARISONS and bool(behind & GATES))
     if behind:
         for out in results:
             if not is_energy(out):
-                found = behind | _passed_through(out)
+                found = behind | _passed_through(out) | ({name} if jumps else set())
                 out.passed_through = found  # type: ignore[attr-defined]
+
+
+def chosen_by_image(t: Tensor) -> str | None:
+    """The function that chose the constant `t`, or what it is made of, by values of the image."""
+    if is_energy(t):
+        return None
+    return min(_passed_through(t) & (COMPARISONS | CHOICES | PLACES_OF_MAXIMA), default=None)
 
 
 def is_statistic(t: Tensor) -> bool:

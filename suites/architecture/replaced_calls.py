@@ -21,6 +21,7 @@ from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
 from .offsets import mark_offset, multiplies_exponentials
+from .rule_table import is_energy
 from .stored_factors import as_stored
 from .written_out import WRITTEN_OUT, attention_of_groups
 from .written_softmax import as_softmax, mark_softmax
@@ -80,6 +81,8 @@ def replaced(
         assumed += [doubt] if doubt else []
     if multiplies_exponentials(name, args):
         assumed.append(f"exponentials by which {name!r} multiplies have a mean square of 1")
+    if name in QUOTIENTS and all(map(is_energy, args[:2])) and is_not_negative(args[1]):
+        assumed.append(f"what {name!r} divides by has a mean of 0, though it is not negative")
     if rectifies(name, args, kwargs) and args:
         if is_not_negative(args[0]):
             return ReplacedCall(name, args[:1], {}, torch.clone, tuple(assumed))

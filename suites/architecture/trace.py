@@ -47,7 +47,7 @@ from .in_place import (
     writable,
 )
 from .own_names import by_own_names
-from .remarks import Approximation, Remarks, in_layer, pass_on_gates
+from .remarks import Approximation, Remarks, chosen_by_image, in_layer, pass_on_gates
 from .replaced_calls import ReplacedCall, replaced
 from .rule_table import (
     LIKE_ANOTHER,
@@ -160,7 +160,7 @@ class EnergyTrace(FunctionMode):
             out = func(*map(expand, args), **kwargs)
         out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
         out = self._tagged(name, func, out, args, kwargs)
-        self._pass_on(tensors_in(args), [out])
+        self._pass_on(name, tensors_in(args), [out])
         mark_view(name, args[0], [out])
         return out
 
@@ -189,7 +189,7 @@ class EnergyTrace(FunctionMode):
     def _remember(self, call: ReplacedCall, tensors: list[Tensor], out: Any) -> None:
         """Note on the result `out` of a call what it was made of, and what it rests on."""
         name, results = call.name, tensors_in(out)
-        self._pass_on(tensors, results)
+        self._pass_on(name, tensors, results)
         made = call.args[0] if name == "setitem" else out
         if not self.paths:
             joined = follow_shares(name, results, tensors, call.args, call.kwargs)
@@ -312,6 +312,8 @@ class EnergyTrace(FunctionMode):
             why = "it reads a tensor of an earlier pass, which the network keeps"
         elif any(is_stale(name, t, written=t is tensors[0]) for t in tensors):
             why = "it reads what was changed in place through a view, or a view of what was"
+        elif energies and (chooser := next(filter(None, map(chosen_by_image, tensors)), None)):
+            why = f"it reads places or a choice by {chooser!r}, which depend on the image"
         else:
             return
         raise NotApplicableError(self._no_rule(name, why))
@@ -330,9 +332,9 @@ class EnergyTrace(FunctionMode):
         """Note that `out` rests on `what`, which the network does not say."""
         self.remarks.add(out, Approximation(what, assumed=True, layer=self.layer_name))
 
-    def _pass_on(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    def _pass_on(self, name: str, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Note on the `results` the pass, and what is assumed of a stored matrix in `tensors`."""
-        pass_on_gates(tensors, results)
+        pass_on_gates(name, tensors, results)
         for out in filter(is_energy, results):
             out.in_pass = self.number  # type: ignore[attr-defined]
         for doubt in {t.doubt: None for t in tensors if hasattr(t, "doubt")}:

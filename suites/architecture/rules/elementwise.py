@@ -12,6 +12,7 @@ from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..mixtures import ODD
 from ..offsets import second_moment
+from ..remarks import CHOICES, COMPARISONS
 from ..rule_table import (
     constant_amplitude,
     constant_share,
@@ -52,10 +53,7 @@ def _prelu(trace: EnergyTrace, x: Tensor, slope: Tensor) -> Tensor:
     return _rectifier(trace, x)
 
 
-@rule(
-    *("lt", "le", "gt", "ge", "eq", "ne", "less", "less_equal", "greater", "greater_equal"),
-    *("not_equal", "isclose", "signbit", "sign", "sgn", "heaviside"),
-)
+@rule(*COMPARISONS, *CHOICES)
 def _compared(_trace: EnergyTrace, *_: Any, **__: Any) -> Tensor:
     raise NotApplicableError("its result jumps with the values of the image")
 

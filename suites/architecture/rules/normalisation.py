@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ....adapters.errors import NotApplicableError
 from ..compact import alias, compress, pointwise, widen
 from ..rule_table import (
     constant_amplitude,
@@ -85,21 +86,33 @@ def _var_mean(
 
 @rule("norm", "linalg_norm", "linalg_vector_norm", "vector_norm")
 def _norm(
-    trace: EnergyTrace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
+    trace: EnergyTrace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **named: Any
 ) -> Tensor:
-    """The root of the summed energies, as a constant."""
+    """The norm of units of the mean energy along the axes, as a constant."""
     axes = axes_of(x, args[1] if len(args) > 1 else dim)
     count = math.prod(x.shape[a] for a in axes)
-    total = average(statistic(trace, x), axes, keepdim=keepdim)
-    return (total * (1 if trace.paths else count)).sqrt()
+    mean = average(statistic(trace, x), axes, keepdim=keepdim)
+    order = args[0] if args else named.get("p", named.get("ord"))
+    return (mean * (1 if trace.paths else _squared_norm(order, count))).sqrt()
 
 
 @rule("normalize")
 def _normalize(
     trace: EnergyTrace, x: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
 ) -> Tensor:
-    del p
-    return _normed(trace, x, (dim,), scale=1 / x.shape[dim])
+    return _normed(trace, x, (dim,), scale=1 / _squared_norm(p, x.shape[dim]))
+
+
+def _squared_norm(order: Any, count: int) -> float:
+    """Square of the norm of `count` units of energy 1: sum of squares, or of absolute values.
+
+    These have the mean sqrt(2 / pi) for normal units.
+    """
+    if order in (None, 2, "fro"):
+        return count
+    if order != 1:
+        raise NotApplicableError(f"its norm is {order}, and not 1 or 2")
+    return 2 / math.pi * count**2
 
 
 @rule("layer_norm", "rms_norm")
@@ -205,7 +218,13 @@ def _sum(
     return pointwise(lambda e: e * count, average(x, axes, keepdim=keepdim))
 
 
-@rule("amax", "amin", "logsumexp")
+@rule("logsumexp")
+def _log_sum(trace: EnergyTrace, x: Tensor, dim: Any, keepdim: bool = False, **_: Any) -> Tensor:
+    """Its derivatives are those of a softmax, which is uniform."""
+    return _mean(trace, x, dim, keepdim)
+
+
+@rule("amax", "amin")
 def _amax(
     trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Tensor:

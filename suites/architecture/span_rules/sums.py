@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..remarks import CHOICES
 from ..rule_table import Found, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
-from ..spans import Spans, through, union
+from ..spans import Spans, nowhere, through, union
 from ..uneven_weights import read_entries, turned
 from .attention import product_of_readers, read_with_norm
 
@@ -135,6 +136,14 @@ def _rmatmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
 def _glu(out: Tensor, /, x: Tensor, dim: int = -1) -> Spans:
     first, second = known_spans(x).moved(lambda end: list(end.chunk(2, dim)))
     return union([first, second], out.shape)
+
+
+@span_rule(*CHOICES)
+def _chosen(out: Any, /, *_: Any, **__: Any) -> Found:
+    """Nothing reads what is chosen; see `trace`."""
+    if isinstance(out, Tensor):
+        return nowhere(out.shape)
+    return [nowhere(t.shape) for t in out]
 
 
 @span_rule("cumsum")
