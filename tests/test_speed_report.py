@@ -29,6 +29,7 @@ from perimetry.bench.speed.measure import (
     TimingRow,
     full_audit,
     open_bench,
+    time_growth,
 )
 from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
 from perimetry.bench.speed.stopwatch import (
@@ -105,6 +106,37 @@ def test_the_cost_to_certainty_ends_at_the_goal_or_says_why_not():
     assert found.reason == ""
     few = time_to_certainty("timm:resnet18", device="cpu", batch=8, rounds=1)
     assert few.reason
+
+
+ONE_SIZE = """
+import torch
+from torch import nn
+
+class Masked(nn.Module):
+    input_size = (32, 32)
+
+    def __init__(self):
+        super().__init__()
+        self.mask, self.body = torch.ones(32, 32), nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        return self.body(x * self.mask)
+"""
+
+
+def test_growth_with_the_input_is_unknown_where_a_model_takes_one_size(tmp_path, monkeypatch):
+    """The reason stands in its place, and what was measured before is not lost."""
+    (tmp_path / "takes_one_size.py").write_text(ONE_SIZE)
+    monkeypatch.chdir(tmp_path)
+    found = time_growth("py:takes_one_size:Masked", device="cpu", count=4, batch=4, rounds=1)
+    images, side = found
+    assert images.factor > 0
+    assert side.factor is None
+    assert "an input of 3 x 128 x 128" in side.reason
+    report = SpeedReport(
+        "cpu", environment(torch.device("cpu")), DeviceRates(1.0, 1.0, "a", "b"), growth=found
+    )
+    assert "an input of 3 x 128 x 128" in render_speed(report)
 
 
 def test_jobs_alternate():

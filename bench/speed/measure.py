@@ -249,26 +249,34 @@ def audit_once(
 
 @dataclass(frozen=True)
 class TimeGrowth:
-    """The factor by which time grows when `what` goes from `low` to `high`."""
+    """The factor by which time grows as `what` goes from `low` to `high`, or why none is known."""
 
     what: str
     low: int
     high: int
-    factor: float
+    factor: float | None
+    reason: str = ""
 
 
 def time_growth(
     reference: str, *, device: str, count: int, batch: int, rounds: int
 ) -> list[TimeGrowth]:
-    """Growth of the time of `deadpixel` with the number of images and the side of the input."""
+    """Growth of the time of `deadpixel` with the number of images and the side of the input.
+
+    Models of one input size, or without gradients, have the reason in its place.
+    """
+    from ...adapters.errors import PerimetryError
     from ...suites.registry import SUITES
 
     suite = SUITES["deadpixel"]
     opened = partial(open_bench, reference, device=device, batch=batch, rounds=rounds)
 
     def pair(what: str, low: int, high: int, make: Callable[[int], BenchmarkSetup]) -> TimeGrowth:
-        jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
-        first, second = interleaved_times(jobs, rounds, device)
+        try:
+            jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
+            first, second = interleaved_times(jobs, rounds, device)
+        except PerimetryError as error:
+            return TimeGrowth(what, low, high, None, f"{error}")
         return TimeGrowth(what, low, high, second / first)
 
     low, high = max(2, count // 2), 2 * max(2, count // 2)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..output.layout import tabulated
+from ..output.text import clean
 from .goals import GOAL
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def _certainty(found: Sequence[CertaintyTiming]) -> str:
 
 
 def _growth(found: Sequence[TimeGrowth]) -> str:
-    cells = [(g.what, g.low, g.high, f"{g.factor:.2f}x") for g in found]
+    cells = [
+        (g.what, g.low, g.high, f"{g.factor:.2f}x" if g.factor is not None else clean(g.reason))
+        for g in found
+    ]
     return _table(cells, ("what grows", "from", "to", "time of deadpixel"))
 
 
