@@ -32,6 +32,7 @@ from perimetry.bench.speed.measure import (
     time_growth,
 )
 from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
+from perimetry.bench.speed.report import measure as measure_speed
 from perimetry.bench.speed.stopwatch import (
     DeviceRates,
     WorkCount,
@@ -137,6 +138,41 @@ def test_growth_with_the_input_is_unknown_where_a_model_takes_one_size(tmp_path,
         "cpu", environment(torch.device("cpu")), DeviceRates(1.0, 1.0, "a", "b"), growth=found
     )
     assert "an input of 3 x 128 x 128" in render_speed(report)
+
+
+WITHOUT_RULE = """
+import torch
+from torch import nn
+
+class Rounded(nn.Module):
+    input_size = (32, 32)
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        return self.body(torch.special.bessel_j0(x))
+"""
+
+
+def test_a_suite_that_does_not_apply_is_left_out_of_the_benchmark(tmp_path, monkeypatch):
+    """`structure` has no rule for a Bessel function; what is measured after it is there."""
+    (tmp_path / "without_rule.py").write_text(WITHOUT_RULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "perimetry.bench.speed.report.measured_rates", lambda _d: DeviceRates(1e9, 1e9, "a", "b")
+    )
+    plan = BenchmarkPlan(
+        ("py:without_rule:Rounded",), ("structure", "padding"), "cpu", count=2, batch=2, rounds=1
+    )
+    found = measure_speed(plan)
+    assert "bessel" in found.left_out["py:without_rule:Rounded: structure"]
+    assert [row.suite for row in found.rows] == ["padding"]
+    assert "gradient" in found.certainty[0].reason
+    assert all(growth.factor is None and "gradient" in growth.reason for growth in found.growth)
+    assert "not measured" in render_speed(found)
+    assert "bessel" in render_speed(found)
 
 
 def test_jobs_alternate():

@@ -273,7 +273,11 @@ def time_growth(
 
     def pair(what: str, low: int, high: int, make: Callable[[int], BenchmarkSetup]) -> TimeGrowth:
         try:
-            jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
+            benches = [make(n) for n in (low, high)]
+            for bench in benches:
+                if why := suite.skip(bench.model, next(iter(suite.protocols))):
+                    return TimeGrowth(what, low, high, None, why)
+            jobs = [partial(run_suite, bench, suite) for bench in benches]
             first, second = interleaved_times(jobs, rounds, device)
         except PerimetryError as error:
             return TimeGrowth(what, low, high, None, f"{error}")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...adapters.device import full_precision
+from ...adapters.errors import PerimetryError
 from ..output.files import write_text
 from ..records.environment import environment
 from .device_use import (
@@ -112,6 +113,8 @@ class SpeedReport:
     busy: list[BusyShare] = field(default_factory=list)
     captures: list[CaptureTiming] = field(default_factory=list)
     comparisons: list[MapComparison] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why steps could not be measured, by their names."""
 
     @property
     def goals(self) -> list[Goal]:
@@ -129,8 +132,8 @@ def measure(
     """Measure everything that `plan` names.
 
     `log` gets each step's name before it begins, `keep` the report after each step. `more` adds
-    steps after those of the first model. Raises subclasses of `PerimetryError` for models and
-    devices that cannot be opened.
+    steps after those of the first model. What does not apply to a model is left out, with the
+    reason. Raises subclasses of `PerimetryError` for models and devices that cannot be opened.
     """
     import torch
 
@@ -142,7 +145,10 @@ def measure(
         keep(report)
         for name, step in _steps(plan, report, more):
             log(name)
-            step()
+            try:
+                step()
+            except PerimetryError as error:
+                report.left_out[name] = f"{error}"
             keep(report)
     return report
 

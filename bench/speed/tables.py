@@ -11,7 +11,7 @@ from ..output.text import clean
 from .goals import GOAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .goals import CertaintyTiming
     from .measure import TimeGrowth, TimingRow
@@ -32,6 +32,7 @@ def render_speed(report: SpeedReport) -> str:
         _busy(report),
         _captures(report),
         _growth(report.growth),
+        _left_out(report.left_out),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -159,6 +160,10 @@ def _growth(found: Sequence[TimeGrowth]) -> str:
         for g in found
     ]
     return _table(cells, ("what grows", "from", "to", "time of deadpixel"))
+
+
+def _left_out(found: Mapping[str, str]) -> str:
+    return _table([(clean(n), clean(why)) for n, why in found.items()], ("not measured", "reason"))
 
 
 def _seconds(value: float) -> str:
