@@ -78,6 +78,34 @@ def test_gradients_at_batch_one_match_a_directional_derivative():
     assert float((gradient * step).sum()) == pytest.approx(measured, rel=1e-6)
 
 
+class FoldedNorm(nn.Module):
+    """A batch norm of each image by itself, which is folded into the channels (as in AdaIN)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        alone = F.batch_norm(x.reshape(1, -1, *x.shape[2:]), None, None, training=True)
+        return self.last(alone.view(x.shape))
+
+
+def test_images_folded_into_the_channels_have_the_gradients_of_a_norm_written_out():
+    """In channels-last order the guard itself made them wrong, by 0.7 of their length."""
+    module = FoldedNorm().double().eval().to(memory_format=torch.channels_last)
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    with contiguous_norm_gradients(x):
+        found = module(x)
+    y = module.conv(x)
+    variance, mean = torch.var_mean(y, (2, 3), correction=0, keepdim=True)
+    right = module.last((y - mean) / (variance + 1e-5).sqrt())
+    weight = torch.randn(found.shape, dtype=torch.float64)
+    one, other = (torch.autograd.grad((out * weight).sum(), x)[0] for out in (found, right))
+    torch.testing.assert_close(one, other)
+
+
 def test_the_guard_also_holds_through_the_shared_pass():
     """Maps at batch sizes 1 and 4 are equal to 1e-4."""
     model = wrap(TokenNorm(), spec=SPEC)
