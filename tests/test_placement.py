@@ -12,7 +12,7 @@ from perimetry import audit, load_records
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison import sources
-from perimetry.bench.comparison.placement import place, placement_to_json
+from perimetry.bench.comparison.placement import place, placement_to_json, placement_to_text
 from perimetry.bench.records.archive import PUBLISHED, pack_records
 from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store
@@ -71,6 +71,27 @@ def test_a_stored_model_replaces_its_own_row_in_the_set(published):
     above, below = found.neighbours
     assert found.row not in [*above, *below]
     assert len(above) + len(below) == len(SET) - 1
+
+
+def test_a_model_with_a_hole_is_ranked_with_its_hole(published):
+    """The rank does not count it: the text, the table and the JSON name it."""
+    (record,) = (
+        r
+        for r in load_records(published)
+        if r.fill == "none" and "test_resnet" in r.model.reference
+    )
+    hole = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
+    whole = place([record], published)
+    assert "efects" not in placement_to_text(whole)
+    assert placement_to_json(whole)["defects"] == []
+    holed = record.model_copy(update={"tables": {**record.tables, "dead_regions": [hole]}})
+    found = place([holed], published)
+    said = "dead: 24 pixels in rows 3 to 6, columns 8 to 13 (deadpixel)"
+    assert placement_to_json(found)["defects"] == [said]
+    text = placement_to_text(found)
+    assert said in " ".join(text.split())
+    (own,) = (line for line in text.splitlines() if line.startswith("> "))
+    assert own.split()[-1] == "dead"
 
 
 def test_a_padded_variant_ranks_among_padded_ones(published):

@@ -14,7 +14,8 @@ from perimetry import audit, load_records
 from perimetry.adapters.errors import InputError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compatibility import incompatibilities
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
+from perimetry.bench.execution.sweep import Sweep
 
 MODEL = "timm:test_resnet@init"
 SUITES = ("deadpixel", "erf", "fidelity")
@@ -79,6 +80,19 @@ def test_a_goal_that_is_not_reached_says_so():
     for record in records:
         assert record.images.count == 6
         assert any("after 6 images" in n and "--most-images" in n for n in record.notes)
+
+
+def test_the_run_names_the_models_that_missed_the_goal(monkeypatch, tmp_path):
+    """A line for each variant, with the half width that was reached, below the counts."""
+    (record,) = audit(MODEL, SUITES[:1], ("none",), precision_goal=1e-4, most_images=6, **FEW)
+    monkeypatch.setattr(Sweep, "_measure", lambda *_args: [record])
+    lines = []
+    settings = Settings(count=4, size=(96, 96), precision_goal=1e-4, most_images=6)
+    Sweep([MODEL], ["deadpixel"], ["none"], settings, RunOptions("cpu"), tmp_path).carry_out(
+        lines.append
+    )
+    (said,) = [line for line in lines if "precision goal" in line]
+    assert said.startswith(f"perimetry: {MODEL} (none): the half width is ")
 
 
 @pytest.mark.parametrize(
@@ -167,5 +181,6 @@ def test_a_run_resumes_and_verifies(tmp_path):
     assert max(counts) > 4
     again = command(*words)
     assert again.exit_code == 0
+    assert "precision goal" not in again.output
     assert "records made: none" in again.output
     assert command("verify", out).exit_code == 0

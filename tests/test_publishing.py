@@ -50,6 +50,14 @@ def test_eval_results_have_the_fields_of_the_hubs_schema_and_no_others():
     assert "95 % interval 0.300 to 0.500" in first["notes"]
 
 
+def test_a_published_number_of_a_model_with_a_hole_tells_the_hole():
+    """The notes of the suite that found it name its pixels, since the number does not count it."""
+    holed = measured(tables={"dead_regions": [HOLE]})
+    first, second = parsed(case_of(holed, record("structure", {"weakest": 0.5})))
+    assert first["notes"].endswith("; dead: 24 pixels in rows 3 to 6, columns 8 to 13")
+    assert "dead" not in second["notes"]
+
+
 def test_only_what_is_required_is_written_where_nothing_more_is_known():
     """Without a source or a revision, their keys are left out."""
     (entry,) = parsed(case_of(record("structure", {"weakest": 0.5})))

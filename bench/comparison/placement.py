@@ -134,9 +134,12 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
     rows = [*above, found.row, *below]
     numbers = column_texts([bounded(row, found.column) for row in rows])
     definition = f" ({metric.definition})" if metric else ""
+    defects = [found.board.defects(row) for row in rows]
+    own = defects[len(above)]
     section = Section(
         f"{clean(found.row.model)}: rank {found.rank} of {total}",
         [
+            *([f"Defects, which the rank does not count: {'; '.join(own)}."] if own else []),
             f"{found.column}{definition}: {numbers[len(above)]}.",
             f"Shown to be better: {better}; to be worse: {worse}; not shown to differ: {alike}.",
         ],
@@ -145,7 +148,12 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
         (("> " if row is found.row else "  ") + clean(row.model), str(row.rank), number)
         for row, number in zip(rows, numbers, strict=True)
     ]
-    table = tabulated(("  model", "rank", found.column), cells)
+    heads: tuple[str, ...] = ("  model", "rank", found.column)
+    if any(defects):
+        kinds = (", ".join(dict.fromkeys(c.partition(":")[0] for c in one)) for one in defects)
+        cells = [(*cell, kind) for cell, kind in zip(cells, kinds, strict=True)]
+        heads = (*heads, "defects")
+    table = tabulated(heads, cells)
     return f"{lay_out([section], width)}\n{table}\n"
 
 
@@ -157,6 +165,7 @@ def placement_to_json(found: Placement) -> dict[str, Any]:
         "column": found.column,
         "rank": [found.rank.low, found.rank.high],
         "of": len(found.rows),
+        "defects": found.board.defects(found.row),
         "rows": [
             {
                 "model": row.model,

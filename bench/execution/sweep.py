@@ -14,6 +14,7 @@ from .black_box import forecast_black_box, measure_with_stand_ins, remarks
 from .identities import find_identities
 from .plan import AuditPlan
 from .runner import forecast_run, run_jobs
+from .settings import PRECISION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,8 @@ class Sweep:
                 log(f"perimetry: {line}")
 
         found = measure_with_stand_ins(self.plan, partial(self._measure, log), announce)
-        for remark in [*remarks(found), *_few_images(found, self.settings.count)]:
+        said = [*remarks(found), *_few_images(found, self.settings.count), *_missed_goals(found)]
+        for remark in said:
             log(f"perimetry: {remark}")
         write_manifest(Store(self.out))
         return Store(self.out), [record for record in found if record.status == "failed"]
@@ -80,6 +82,17 @@ class Sweep:
         store, options = Store(self.out), replace(self.options, progress=True)
         log(run_jobs(jobs, store, self.settings, options).text())
         return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
+
+
+def _missed_goals(records: list[Record]) -> list[str]:
+    """A sentence for every variant whose precision goal was not reached."""
+    return [
+        f"{clean(record.model.reference)} ({clean(record.fill)}): {clean(note, 600)}"
+        for record in records
+        if (record.suite, record.protocol) == PRECISION_OF
+        for note in record.notes
+        if "precision goal" in note
+    ]
 
 
 def _few_images(records: list[Record], count: int) -> list[str]:

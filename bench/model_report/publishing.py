@@ -96,7 +96,7 @@ def _value(one: ReportedRecord, name: str) -> float:
 
 
 def _notes(one: ReportedRecord, name: str) -> str:
-    """Interval, protocol, images and variant of a number."""
+    """Interval, protocol, images and variant of a number; then what is certainly wrong."""
     record, value = one.record, one.record.metrics[name]
     parts = []
     if value.low is not None and value.high is not None:
@@ -105,7 +105,8 @@ def _notes(one: ReportedRecord, name: str) -> str:
     if record.images is not None:
         parts.append(f"{record.images.count} x {record.images.name}, seed {record.seed}")
     parts += [f"kernel padding {record.fill}"] if record.fill != "none" else []
-    return clean("; ".join(parts), 400)
+    parts += one.defects
+    return clean("; ".join(parts), 600)
 
 
 def card(case: Case) -> str:
