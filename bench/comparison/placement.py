@@ -144,7 +144,7 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
             f"Shown to be better: {better}; to be worse: {worse}; not shown to differ: {alike}.",
         ],
     )
-    cells = [
+    cells: list[tuple[str, ...]] = [
         (("> " if row is found.row else "  ") + clean(row.model), str(row.rank), number)
         for row, number in zip(rows, numbers, strict=True)
     ]

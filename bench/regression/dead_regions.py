@@ -8,9 +8,9 @@ those that the target reads and the output does not always count.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...suites.measuring.dead_regions import ALL, MOST_REGIONS, OUTPUT, Region
+from ...suites.measuring.dead_regions import ALL, BOX, MOST_REGIONS, OUTPUT, Region
 from ..output.files import try_or_none
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Box = tuple[int, int, int, int]
 
-TABLE = "dead_regions"
+TABLE, OF_BLACK_BOXES = "dead_regions", "silent_regions"
+"""The table of `deadpixel`, which names the detector's findings, and that of `padding`."""
 
 NOT_ALONE = {ALL: "", OUTPUT: " (not read by the output)"}
 """What is said of regions that are not those of a single channel."""
@@ -28,15 +29,15 @@ NOT_ALONE = {ALL: "", OUTPUT: " (not read by the output)"}
 
 def regions_of(record: Record) -> dict[str, list[Region]] | None:
     """The dead regions of `record` by channel, largest first; None if they were not looked for."""
-    if TABLE not in record.tables:
-        return None
-    return try_or_none(_by_channel, record.tables[TABLE])
+    tables = [record.tables[name] for name in (TABLE, OF_BLACK_BOXES) if name in record.tables]
+    return try_or_none(_by_channel, tables[0]) if tables else None
 
 
-def _by_channel(rows: Sequence[dict[str, object]]) -> dict[str, list[Region]]:
+def _by_channel(rows: Sequence[dict[str, Any]]) -> dict[str, list[Region]]:
     found: dict[str, list[Region]] = {}
     for row in rows:
-        found.setdefault(str(row["channel"]), []).append(Region.of_row(row))
+        box = dict(zip(BOX, row["box"], strict=True)) if "box" in row else {}
+        found.setdefault(str(row["channel"]), []).append(Region.of_row(row | box))
     return found
 
 
