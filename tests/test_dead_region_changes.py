@@ -48,6 +48,13 @@ def test_a_region_is_new_or_grown_exactly_when_pixels_are_dead_outside_the_old_o
     assert shown is None or shown in found[0]
 
 
+@pytest.mark.parametrize(("limit", "found"), [(0.01, 1), (99, 1), (100, 0), (1e4, 0)])
+def test_a_tolerance_in_pixels_is_that_of_new_regions_too(limit, found):
+    """A new region of 100 pixels is one that had 0 and grew by 100."""
+    new = {"all": [Region(100, HOLE)]}
+    assert len(changed_regions({"all": []}, new, limit)) == found
+
+
 def test_more_pixels_within_the_same_box_are_growth():
     """A ring that fills up has the same box; the number of pixels tells."""
     ring = Region(36, HOLE)

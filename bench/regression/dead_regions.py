@@ -44,9 +44,9 @@ def _by_channel(rows: Sequence[dict[str, Any]]) -> dict[str, list[Region]]:
 def changed_regions(
     before: dict[str, list[Region]], now: dict[str, list[Region]], limit: float
 ) -> list[str]:
-    """A clause for each region of `now` that is new, or larger than before by more than `limit`.
+    """A clause for each region of `now` that is larger than before by more than `limit` pixels.
 
-    `limit` is in pixels.
+    One that is new had none before.
     """
     everywhere = now.get(ALL, [])
     return [
@@ -71,7 +71,8 @@ def _change(before: Sequence[Region], region: Region, limit: float) -> str:
         # one that was there before may have been too small for the list
         least = min((old.pixels for old in before), default=0)
         known = len(before) >= MOST_REGIONS and region.pixels <= least
-        return "" if known else f"new dead region: {region.text}"
+        within = known or region.pixels <= limit
+        return "" if within else f"new dead region: {region.text}"
     pixels = sum(old.pixels for old in met)
     around = _around([old.box for old in met])
     if region.within(Region(int(pixels + limit), around)):
