@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compact import forget
-from .mixtures import QUOTIENTS, SUMS, argument, summed_axes
+from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS, SUMS, argument, summed_axes
 from .rule_table import is_energy
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, 
     if not isinstance(out, Tensor) or not isinstance(x, Tensor) or not is_energy(x) or out is x:
         return
     forget(out, _EXPONENTIAL, _SUM)
-    if name == "exp":
+    exponential = getattr(x, _EXPONENTIAL, None) == x._version
+    if name == "exp" or (exponential and _masks(name, args)):
         setattr(out, _EXPONENTIAL, out._version)
-    elif name == "sum" and getattr(x, _EXPONENTIAL, None) == x._version:
+    elif name == "sum" and exponential:
         axes = summed_axes(args, kwargs)
         kept = argument(args, kwargs, 2, "keepdim")
         if axes and len(axes) == 1:
@@ -36,6 +37,16 @@ def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, 
         same = name in SUMS and not any(map(is_energy, args[1:])) and out.shape == x.shape
         if same or (widened and out.shape[axis] == 1):
             setattr(out, _SUM, (source, version, axis, kept or widened))
+
+
+def _masks(name: str, args: Sequence[Any]) -> bool:
+    """Whether the function leaves some exponentials out, and keeps the others as they are."""
+    if name == "masked_fill":
+        return len(args) > 2 and isinstance(args[2], int | float) and args[2] == 0
+    mask = args[1] if len(args) > 1 else None
+    if name not in PRODUCTS_OF_UNITS or not isinstance(mask, Tensor) or mask.is_meta:
+        return False
+    return not is_energy(mask) and bool(((mask == 0) | (mask == 1)).all())
 
 
 def as_softmax(name: str, args: Sequence[Any]) -> Callable[..., Tensor] | None:

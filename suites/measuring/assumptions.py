@@ -308,7 +308,7 @@ def _dependent(
     steps = _first_difference(passes, *pair, place=place)
     rounds = any(map(_rounds_by_range, steps)) and change <= most
     text = f"{DEPENDENT}: another one changes the {name} by {_percent(change)} of the norm"
-    return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
+    return _Fault(text + _where(steps, "an operation over the batch"), tolerated=rounds)
 
 
 def _amplified(
