@@ -19,6 +19,7 @@ from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "timm:test_resnet@init"
 PROGRAM = Path(__file__).with_name("user_program.py")
 FUNCTIONS = ("audit", "check", "compare", "leaderboard", "load_records")
 
@@ -82,6 +83,25 @@ def test_records_are_loaded_from_a_folder_and_from_a_packed_file(folder, tmp_pat
     frame = perimetry.leaderboard(records)
     assert frame.equals(perimetry.leaderboard(folder))
     assert list(frame["model"]) == list(perimetry.leaderboard(tmp_path / "mine.jsonl.gz")["model"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"suites": "structure"}, r"suites='structure' was given.*\('structure',\)"),
+        ({"kernel_padding": "box"}, r"kernel_padding='box' was given.*\('box',\)"),
+        ({"size": 48}, r"size 48 was given; expected \(height, width\)"),
+        ({"size": (48,)}, r"size \(48,\) was given"),
+        ({"size": (48, 0)}, r"size \(48, 0\) was given"),
+    ],
+)
+def test_one_name_or_number_in_place_of_several_is_told(wrong, said):
+    """A text is no sequence of names, and a side no size: what to write is in the error."""
+    with pytest.raises(InputError, match=said):
+        perimetry.audit(REFERENCE, **({"suites": ("structure",)} | wrong))
+    if "suites" in wrong:
+        with pytest.raises(InputError, match=said):
+            perimetry.compare(REFERENCE, REFERENCE, **wrong)
 
 
 def test_an_unreadable_record_is_a_warning_and_an_empty_folder_an_error(folder, tmp_path):

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from ...adapters.errors import InputError
 from ..records.hashing import digest, model_identity, module_identity
 from ..records.parts import to_json_value
 from .black_box import measure_with_stand_ins
@@ -51,10 +52,18 @@ def audit(
     >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
     >>> records[0].metrics["weakest"].value  # doctest: +SKIP
     """
+    check_several("suites", suites)
+    check_several("kernel_padding", kernel_padding)
     _import_libraries()
     tools = toolkit or standard()
     run = RunOptions(device=device, batch=batch, toolkit=lambda: tools)
     return measure_here(reference, suites, kernel_padding, Settings(**settings), run, name=name)
+
+
+def check_several(argument: str, names: Sequence[str] | None) -> None:
+    """Raise `InputError` for one name where a sequence of names is expected."""
+    if isinstance(names, str):
+        raise InputError(f"{argument}={names!r} was given; expected a sequence: ({names!r},)")
 
 
 def measure_here(

@@ -11,6 +11,7 @@ compared; keeping different pictures of one scene apart is up to the user.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...adapters.errors import InputError, PerimetryError
@@ -63,9 +64,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check_goal()
+        self._check_size()
         if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(
                 f"the seed is {self.seed}; expected 0 to {LARGEST_SEED}: give another --seed"
+            )
+
+    def _check_size(self) -> None:
+        """Raise `InputError` for a size that is no pair of whole numbers above 0."""
+        given: Any = self.size
+        pair = isinstance(given, tuple | list) and len(given) == 2
+        if given is not None and not (
+            pair and all(isinstance(n, Integral) and n > 0 for n in given)
+        ):
+            raise InputError(
+                f"size {given!r} was given; expected (height, width), such as (64, 96)"
             )
 
     def _check_goal(self) -> None:
