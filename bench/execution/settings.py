@@ -74,9 +74,8 @@ class Settings:
         """Raise `InputError` for a size that is no pair of whole numbers above 0."""
         given: Any = self.size
         pair = isinstance(given, tuple | list) and len(given) == 2
-        if given is not None and not (
-            pair and all(isinstance(n, Integral) and n > 0 for n in given)
-        ):
+        whole = pair and all(isinstance(n, Integral) and int(n) > 0 for n in given)
+        if given is not None and not whole:
             raise InputError(
                 f"size {given!r} was given; expected (height, width), such as (64, 96)"
             )
