@@ -93,8 +93,9 @@ def _of_one_process(
         except NotMeasuredError as error:
             found.append(error)
         finally:
-            process.kill()
-            process.join()
+            if process.pid is not None:  # it has none where a script without a guard began again
+                process.kill()
+                process.join()
             ours.close()
     return found
 
