@@ -77,12 +77,12 @@ are statistics: where one is a term of a sum, or joined to units, there is no ma
 Learned scales count as ones, and so does what is computed from them: two branches mixed by a and 1
 - a count alike. A unit times a gate of itself is an activation (SiLU, hard swish); a line that is
 bounded on both sides (`relu6(x + 3) / 6`) is a gate. A number that is added to units counts where
-they multiply others, `a (1 + b)`; exponentials that do have a mean square of 1, with a note. Any
-other bound than 0 (`clamp(min=1e-6)`) is a guard against overflow, and passes all. A ReLU of what
-is not negative passes all; of a sum of such a unit and another, it passes half (after four residual
-blocks without norms, the map is off by 0.59 beside a layer that skips them). Weights that a network
-computes by functions that leave no mean of 0 (softplus, softmax), from a fixed basis, or by joining
-a kernel to itself, have a note.
+they multiply others, `a (1 + b)`, or pass a ReLU; exponentials by which units are multiplied have a
+mean square of 1, with a note. Any other bound than 0 (`clamp(min=1e-6)`) is a guard against
+overflow, and passes all. A ReLU of what is not negative passes all; of a sum of such a unit and
+another, it passes half (after four residual blocks without norms, the map is off by 0.59 beside a
+layer that skips them). Weights that a network computes by functions that leave no mean of 0
+(softplus, softmax), from a fixed basis, or by joining a kernel to itself, have a note.
 
 In an ONNX file whose convolutions have no norms, and none of the names by which exporters mark
 folded ones, each convolution is given one (docs/onnx.md). Where the map would be another without

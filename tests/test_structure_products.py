@@ -87,12 +87,21 @@ OFFSETS = {
     "two, on the other side": lambda a, b: (b - 2) * a,
     "both": lambda a, b: (1 + a) * (0.5 - b),
     "scaled and moved": lambda a, b: a * ((b + 2) / 4).roll(1, 1),
+    "two of three": lambda a, b: (1 + a) * (1 + b) * a.flip(3),
+    "two of three, of matrices": lambda a, b: (
+        ((a.movedim(1, 3).unsqueeze(3) + 1) @ (b.movedim(1, 3).unsqueeze(4) + 1))[..., 0, 0][
+            :, None
+        ]
+        * a.flip(3)
+    ),
     "of ones": lambda a, b: a * (torch.ones_like(b) + b),
     "behind a tanh": lambda a, b: a * (1 + torch.tanh(b)),
     "in a sum of products": lambda a, b: torch.einsum("bchw,bdhw->bchw", a, 1 + b[:, :1]),
     "of matrices": lambda a, b: (
         (a.movedim(1, 3).unsqueeze(4) @ (b[:, :1].movedim(1, 3).unsqueeze(3) + 1))[..., 0]
     ).movedim(3, 1),
+    "before a ReLU": lambda a, b: a * F.relu(1 + b),
+    "subtracted before a ReLU": lambda a, b: a + F.relu(b - 1),
     "an exponential": lambda a, b: a * torch.exp(b * 0.2),
 }
 
@@ -185,6 +194,23 @@ def test_functions_of_one_unit_that_meet_have_a_note(function):
     layers = light_copy(Two(lambda a, b: function(a) + b).eval())
     notes = measure_skeleton(layers, (3, SIDE, SIDE)).notes
     assert any("behind a function of the same units" in note for note in notes)
+
+
+NOTED = {
+    "squares": (lambda a, b: a * (b**2 + 1), "squares by which 'mul' multiplies"),
+    "a maximum": (lambda a, b: a * b.amax((2, 3), keepdim=True), "to which 'mul' joins them"),
+    "none: a norm": (lambda a, b: a * b.square().mean(1, keepdim=True).rsqrt(), None),
+    "none: both are maxima": (lambda a, b: F.max_pool2d(a, 2) * F.max_pool2d(b, 2), None),
+    "none: gates": (lambda a, b: a * b.sigmoid().mean(1, keepdim=True) / 2, None),
+}
+
+
+@pytest.mark.parametrize(("function", "note"), NOTED.values(), ids=NOTED.keys())
+def test_factors_that_are_no_independent_units_have_a_note(function, note):
+    """Squares, which are statistics, lost a path; maxima of many are larger than one unit."""
+    notes = measure_skeleton(light_copy(Two(function).eval()), (3, SIDE, SIDE)).notes
+    found = [text for text in notes if "it is assumed" in text]
+    assert not found if note is None else note in found[0]
 
 
 def of_channels(t):

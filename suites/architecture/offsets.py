@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .compact import compress, compress_uniform, forget
@@ -49,6 +50,24 @@ def second_moment(x: Tensor, energy: Tensor) -> Tensor:
         return 1 + energy - energy.detach()
     offset = offset_of(x)
     return energy + offset**2 if offset else energy
+
+
+def rectified(x: Tensor, energy: Tensor) -> Tensor:
+    """The energy of max(0, c + u) for normal u of this `energy` and the number c added to them.
+
+    It passes the share of u above -c. Without a number this is half of it.
+    """
+    offset = offset_of(x)
+    deviation = energy.detach().clamp(min=1e-30).sqrt()
+    passed = torch.special.ndtr(offset / deviation)
+    density = torch.exp(-0.5 * (offset / deviation) ** 2) / math.sqrt(2 * math.pi)
+    constant = offset**2 * passed + offset * deviation * density
+    return energy * passed + constant.clamp(min=0)
+
+
+def squared_offset(a: Tensor, b: Tensor) -> float:
+    """The square of what is added to a product of units: no part of its energy."""
+    return (offset_of(a) * offset_of(b)) ** 2
 
 
 def multiplies_exponentials(name: str, args: Sequence[Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.skeleton_marks import KERNEL_DOUBT
 from .compact import node_of, nodes_behind
-from .mixtures import ATTENTION, JOINS, MIXTURES
+from .mixtures import ATTENTION, JOINS, MIXTURES, PRODUCTS_OF_UNITS
 from .repeated_weights import REPEATED, Applications
 from .rule_table import history_of, is_energy, is_weight
 from .tags import tensors_in
@@ -38,6 +38,15 @@ CHOICES = frozenset(
 
 PLACES_OF_MAXIMA = frozenset({"max", "min"})
 """Functions that return places beside values; of both the values alone are known."""
+
+SQUARES = frozenset({"pow", "ipow", "square"})
+SIZES = frozenset(
+    """
+    mean sum sqrt rsqrt reciprocal pow div truediv true_divide rdiv rtruediv divide exp matmul
+    einsum avg_pool2d adaptive_avg_pool2d amax var std cumsum clamp conv2d linear
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that make statistics of squares."""
 
 LOST = "what it adds passes a square, a root or a norm alone, and these are constants here"
 
@@ -103,6 +112,9 @@ class Remarks:
             self.add(out, Approximation(doubt, assumed=True, layer=layer))
         if weights and self._applications.repeated(weights, energies[0], out):
             self.add(out, Approximation(REPEATED, assumed=True, layer=layer))
+        if name in PRODUCTS_OF_UNITS and any(map(_is_square, tensors)):
+            what = f"squares by which {name!r} multiplies are constants"
+            self.add(out, Approximation(what, assumed=True, layer=layer))
         lost = [_passed_through(t) for t in tensors if _is_gate(t)] if name in JOINS else []
         if any(functions - GATES for functions in lost):
             what = f"the operation {name!r}{in_layer(layer)} has no energy rule: {LOST}"
@@ -126,15 +138,18 @@ class Remarks:
 def pass_on_gates(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
     """Tell constants that are made of `tensors` which functions made constants of these.
 
-    `name` is the function that made them of the tensors. It is among these if it jumps: what is
-    chosen by gates, or by their order, is not known.
+    `name` is the function that made them of the tensors. It is among these if it jumps, as what is
+    chosen by gates, or by their order, is not known; and if it makes a size of squares.
     """
     behind = frozenset[str]().union(*map(_passed_through, tensors))
-    jumps = name in CHOICES or (name in COMPARISONS and bool(behind & GATES))
+    noted = name in CHOICES or any(
+        name in functions and behind & kinds
+        for functions, kinds in ((COMPARISONS, GATES), (SIZES, SQUARES))
+    )
     if behind:
         for out in results:
             if not is_energy(out):
-                found = behind | _passed_through(out) | ({name} if jumps else set())
+                found = behind | _passed_through(out) | ({name} if noted else set())
                 out.passed_through = found  # type: ignore[attr-defined]
 
 
@@ -153,6 +168,11 @@ def is_statistic(t: Tensor) -> bool:
 def _is_doubtful(weight: Tensor) -> bool:
     """Whether something is assumed of a weight that kernel padding has not replaced."""
     return hasattr(weight, KERNEL_DOUBT) and not hasattr(weight, "tap_energy")
+
+
+def _is_square(t: Tensor) -> bool:
+    """Whether `t` is a square of units, and no size of several, or root of a square."""
+    return not is_energy(t) and bool(_passed_through(t)) and _passed_through(t) <= SQUARES
 
 
 def _passed_through(t: Tensor) -> frozenset[str]:

@@ -95,6 +95,8 @@ def follow_shares(
         for t in results:
             setattr(t, _MARK, found)
     joins = name in JOINS | PRODUCTS_OF_UNITS | MAXIMA_OF_UNITS
+    if name in PRODUCTS_OF_UNITS and len(behind) > 1:  # the size of a factor counts at once
+        behind = [_Passed(one.all) for one in behind]
     differ = _difference(behind) if joins else Counter()
     return min(differ).assumed.format(name) if differ else None
 

@@ -11,7 +11,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..mixtures import ODD
-from ..offsets import second_moment
+from ..offsets import offset_of, rectified, second_moment, squared_offset
 from ..remarks import CHOICES, COMPARISONS
 from ..rule_table import (
     constant_amplitude,
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; the constant share grows."""
     share = constant_share(x)
-    out = alias(x) if trace.paths else pointwise(lambda e: e / 2, x)
+    moved = not trace.paths and offset_of(x) != 0
+    out = alias(x) if trace.paths else pointwise(lambda e: rectified(x, e) if moved else e / 2, x)
     out.rectified = True  # type: ignore[attr-defined]
     if trace.paths or share is None:
         return out
@@ -229,7 +230,8 @@ def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     if is_energy(a) and is_energy(b):
         if trace.paths:
             return pointwise(torch.add, a, b)
-        return pointwise(lambda x, y: second_moment(a, x) * second_moment(b, y), a, b)
+        added = squared_offset(a, b)
+        return pointwise(lambda x, y: second_moment(a, x) * second_moment(b, y) - added, a, b)
     energy, other = (a, b) if is_energy(a) else (b, a)
     if not isinstance(other, Tensor):
         factor = trace.coefficient(other)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED, Attention
 from ..compact import compress, compress_uniform, widen
-from ..offsets import second_moment
+from ..offsets import second_moment, squared_offset
 from ..rule_table import is_energy, is_weight, rule
 from ..uneven_weights import moments_of_entries, relative_moments, turned
 from .elementwise import widen_like
@@ -97,16 +97,17 @@ def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     if trace.paths:
         return widen(first.sum(-1, keepdim=True) + second.sum(-2, keepdim=True), shape)
     count = a.shape[-1]
+    added = count * squared_offset(a, b)
     batch = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
     # of one variant, as a map must not depend on how many are computed in a pass
     entries = math.prod(batch) * first.shape[-2] * second.shape[-1] / len(trace.padded)
     if entries > LARGEST_PRODUCT:
         mean = first.mean((-2, -1), keepdim=True) * second.mean((-2, -1), keepdim=True)
-        return widen(mean * count, shape)
+        return widen(mean * count - added, shape)
     if first.shape[-1] == 1 or second.shape[-2] == 1:
         product = first.mean(-1, keepdim=True) * second.mean(-2, keepdim=True) * count
-        return widen(product, shape)
-    return widen(first @ second, shape)
+        return widen(product - added, shape)
+    return widen(first @ second - added, shape)
 
 
 @rule("einsum")
