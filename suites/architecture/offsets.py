@@ -17,13 +17,14 @@ from torch import Tensor
 from .compact import compress, compress_uniform, forget
 from .constants import is_scale
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS, SUMS, summed_axes
+from .nonnegative import is_not_negative
 from .rule_table import MOVES, is_energy
 from .tags import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_OFFSET, _EXPONENTIAL = "offset", "exponential"
+_OFFSET, _EXPONENTIAL, _SKEWED = "offset", "exponential", "skewed"
 
 _KEEPING = MOVES | frozenset(
     """
@@ -55,14 +56,17 @@ def second_moment(x: Tensor, energy: Tensor) -> Tensor:
 def rectified(x: Tensor, energy: Tensor) -> Tensor:
     """The energy of max(0, c + u) for normal u of this `energy` and the number c added to them.
 
-    It passes the share of u above -c. Without a number this is half of it.
+    It passes the share of u above -c: half of it without a number, and of what was rectified before.
     """
     offset = offset_of(x)
+    if not offset or hasattr(x, _SKEWED):
+        return energy / 2
     deviation = energy.detach().clamp(min=1e-30).sqrt()
     passed = torch.special.ndtr(offset / deviation)
     density = torch.exp(-0.5 * (offset / deviation) ** 2) / math.sqrt(2 * math.pi)
     constant = offset**2 * passed + offset * deviation * density
-    return energy * passed + constant.clamp(min=0)
+    found: Tensor = energy * passed + constant.clamp(min=0)
+    return found
 
 
 def squared_offset(a: Tensor, b: Tensor) -> float:
@@ -86,9 +90,11 @@ def mark_offset(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, A
     for t in filter(is_energy, tensors_in(out)):
         if any(t is other for other in energies):
             continue
-        forget(t, _OFFSET, _EXPONENTIAL)
+        forget(t, _OFFSET, _EXPONENTIAL, _SKEWED)
         if offset:
             setattr(t, _OFFSET, offset)
+        if offset and any(is_not_negative(e) or hasattr(e, _SKEWED) for e in energies):
+            setattr(t, _SKEWED, True)
         if name == "exp" or (name in MOVES and any(hasattr(e, _EXPONENTIAL) for e in energies)):
             setattr(t, _EXPONENTIAL, True)
 

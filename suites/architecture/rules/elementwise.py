@@ -11,7 +11,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..mixtures import ODD
-from ..offsets import offset_of, rectified, second_moment, squared_offset
+from ..offsets import rectified, second_moment, squared_offset
 from ..remarks import CHOICES, COMPARISONS
 from ..rule_table import (
     constant_amplitude,
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; the constant share grows."""
     share = constant_share(x)
-    moved = not trace.paths and offset_of(x) != 0
-    out = alias(x) if trace.paths else pointwise(lambda e: rectified(x, e) if moved else e / 2, x)
+    out = alias(x) if trace.paths else pointwise(lambda e: rectified(x, e), x)
     out.rectified = True  # type: ignore[attr-defined]
     if trace.paths or share is None:
         return out
