@@ -56,7 +56,7 @@ def second_moment(x: Tensor, energy: Tensor) -> Tensor:
 def rectified(x: Tensor, energy: Tensor) -> Tensor:
     """The energy of max(0, c + u) for normal u of this `energy` and the number c added to them.
 
-    It passes the share of u above -c: half of it without a number, and of what was rectified before.
+    It passes the share of u above -c: half of it without a number, or if u was rectified before.
     """
     offset = offset_of(x)
     if not offset or hasattr(x, _SKEWED):
