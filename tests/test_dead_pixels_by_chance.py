@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from perimetry.bench.execution.audit import audit
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.measuring.dead_regions import find_dead_pixels
 
 
@@ -40,7 +41,7 @@ def square():
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (4, 4)])
-@pytest.mark.parametrize("count", [4, 16])
+@pytest.mark.parametrize("count", [1, 2, 4, 16])
 def test_pixels_that_chance_leaves_out_are_not_dead(kernel, stride, count):
     """A network that begins with a max-pool has silent pixels, and no dead one."""
     record = measure(PoolFirst(kernel, stride, np.zeros((64, 64), dtype=bool)), count)
@@ -50,6 +51,16 @@ def test_pixels_that_chance_leaves_out_are_not_dead(kernel, stride, count):
     if values["silent_pixels"]:
         said = f"since few units read them: {values['silent_pixels']:.0f};"
         assert any(said in note for note in record.notes)
+
+
+def test_one_sample_names_what_may_be_silent_by_chance():
+    """It shows no rate of zeros: nothing silent is certain, and a report says what it may be."""
+    record = measure(PoolFirst(2, 2, square()), 1)
+    silent = f"{record.metrics['silent_pixels'].value:.0f}"
+    assert record.metrics["dead_region"].value == 0
+    said = f"silent, perhaps by chance: {silent} pixels; take more images"
+    assert DEADPIXEL.unseen(record) == said
+    assert any("silent in this sample by chance" in note for note in record.notes)
 
 
 @pytest.mark.parametrize("count", [4, 16])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,11 +106,16 @@ def _notes(dead: Mapping[str, dead_regions.DeadPixels], samples: int) -> list[st
     counts = {name: pixels.by_chance for name, pixels in dead.items() if pixels.by_chance}
     if counts:
         alone = ", ".join(f"{count} ({name})" for name, count in counts.items())
+        places = "this sample" if samples == 1 else f"these {samples} samples"
         notes.append(
-            f"silent pixels that may be silent in these {samples} samples by chance, since "
+            f"silent pixels that may be silent in {places} by chance, since "
             f"few units read them: {counts.get(ALL, alone)}; take more images"
         )
     return notes
+
+
+BY_CHANCE = re.compile(r"silent pixels that may be silent in .* by chance, .* them: (.*); take")
+"""In such a note: how many they are, or how many of which channels."""
 
 
 def _all_dead(samples: Array) -> dead_regions.DeadPixels:
@@ -129,6 +135,12 @@ def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPix
         except NotApplicableError:  # silent throughout the interior: nothing to divide by
             profile = None
     return dead_regions.find_dead_pixels(samples, period, profile)
+
+
+def perhaps_dead(found: Measured) -> str:
+    """What may be dead and may be silent by chance, in a clause; empty if nothing is."""
+    counts = next((match.group(1) for n in found.notes if (match := BY_CHANCE.match(n))), "")
+    return f"silent, perhaps by chance: {counts} pixels; take more images" if counts else ""
 
 
 def dead_places(found: Measured) -> list[str]:

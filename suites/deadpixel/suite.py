@@ -68,7 +68,7 @@ from ..measuring.gradients import (
 from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from ..measuring.unbiased import pseudo_values
-from .dead_pixels import DEAD_PIXELS, dead_places, measure_dead_pixels
+from .dead_pixels import DEAD_PIXELS, dead_places, measure_dead_pixels, perhaps_dead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -172,6 +172,10 @@ class DeadPixel(Suite):
     def defects(self, found: Measured) -> list[str]:
         """Dead regions and dead colour channels."""
         return dead_places(found)
+
+    def unseen(self, found: Measured) -> str:
+        """Pixels that are silent in all samples, be it by chance."""
+        return perhaps_dead(found)
 
     def causes(self, found: Measured) -> list[str]:
         """The least sensitive phase, and the stride periods that cause the variance."""

@@ -53,7 +53,9 @@ class Silence:
 
     @property
     def certain(self) -> Mask:
-        """Where it is not by chance."""
+        """Where it is not by chance; nowhere in a single sample, which shows no rate of others."""
+        if self.samples < 2:
+            return np.zeros_like(self.everywhere)
         chance = self.rate**self.samples * self.everywhere.size
         return self.everywhere & (chance < FALSE_ALARM)
 
