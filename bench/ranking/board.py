@@ -181,13 +181,18 @@ class Board:
     def _sort_column(self, wanted: str | None, first: Sequence[str]) -> str | None:
         if wanted is not None:
             return check_name("metric", wanted, [*self.columns, *SIZES])
-        usual = [column for column in (*SORT_ORDER, BLACK_BOXES) if column in self.columns]
+        usual = [column for column in SORT_ORDER if column in self.columns]
+        if usual and not any(self._has_values(column) for column in usual):
+            usual = [c for c in (BLACK_BOXES,) if self._has_values(c)] or usual
         headlines = [c for c in self.columns if self._is_headline(c)]
         named = [name.partition(":")[0] for name in first]
         headlines.sort(key=lambda c: [*named, _suite_of(c)].index(_suite_of(c)))
-        known = [*usual, *headlines, *self.columns]
-        valued = (c for c in known if any(row.value(c) is not None for row in self.ranked_rows))
-        return next(valued, next(iter(known), None))
+        valued = [column for column in usual if self._has_values(column)]
+        return next(iter([*valued, *usual, *headlines, *self.columns]), None)
+
+    def _has_values(self, column: str) -> bool:
+        """Whether any of the rows that are ranked has a value in `column`."""
+        return any(row.value(column) is not None for row in self.ranked_rows)
 
     def _is_headline(self, column: str) -> bool:
         suite = self.suites.get(_suite_of(column))
