@@ -133,7 +133,10 @@ def _after(
 
 
 def _is_learned(a: Any) -> bool:
-    return isinstance(a, Tensor) and not is_energy(a) and (a.is_meta or is_scale(a))
+    """Whether `a` is learned, as scales and the biases that are stored in a file are."""
+    if not isinstance(a, Tensor) or is_energy(a):
+        return False
+    return a.is_meta or is_scale(a) or hasattr(a, "stored")
 
 
 def _number(a: Any) -> float | None:
