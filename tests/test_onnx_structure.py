@@ -100,6 +100,19 @@ def test_a_sigmoid_between_convolutions_is_an_activation_like_tanh(tmp_path):
     assert_same(*found)
 
 
+@pytest.mark.parametrize("shift", [np.full((1, 6, 1, 1), 0.5, np.float32), np.float32(1)])
+def test_a_stored_bias_is_no_number_that_is_added_to_a_factor(shift, tmp_path):
+    """All biases of a layer may be one number; a single one for all of them is no bias."""
+    second = node("Conv", ["r1", "w3"], ["other"], strides=[2, 2], pads=[0, 0, 1, 1])
+    moved = [node("Add", ["other", "shift"], ["moved"]), node("Mul", ["map", "moved"], ["out"])]
+    held = {"w3": weights(6, 8, 2, 2, seed=2), "shift": shift}
+    with_shift = network(second, *moved, constants=held)
+    without = network(second, node("Mul", ["map", "other"], ["out"]), constants=held)
+    found = structure(save(with_shift, tmp_path / "a.onnx"), target="out")[0]["weakest"]
+    wanted = structure(save(without, tmp_path / "b.onnx"), target="out")[0]["weakest"]
+    assert (found == pytest.approx(wanted, rel=1e-9)) == (shift.ndim > 0)
+
+
 GELUS = {
     "as torch writes it": ("Div", "root", [("map", "gate", "double"), ("double", "half", "out")]),
     "x halved": ("Mul", "over", [("map", "half", "x2"), ("x2", "gate", "out")]),
