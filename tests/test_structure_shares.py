@@ -86,6 +86,18 @@ OFF = {
     ),
     "a layer norm of activations": joined(lambda x: by_channels(F.gelu(x)), F.gelu),
     "a group norm of activations": joined(lambda x: F.group_norm(x.relu(), 1), torch.relu),
+    "a layer norm of means of activations": lambda x, a, b, c: (
+        a(x) + F.layer_norm(b(c(x).relu().mean((2, 3), keepdim=True)), (6, 1, 1))
+    ),
+    "a norm of adaptive means of activations": lambda x, a, b, c: (
+        each(a(x)) + by_channels(b(F.adaptive_avg_pool2d(F.silu(c(x)), SIDE // 2)))
+    ),
+    "a norm of windows of activations": lambda x, a, b, c: (
+        each(a(x)) + by_channels(b(F.avg_pool2d(c(x).relu(), 3, 2, 1)))
+    ),
+    "a mean of activations as a factor": lambda x, a, b, c: (
+        a(x) * b(c(x).relu().mean((2, 3), keepdim=True)) + x
+    ),
 }
 
 ALIKE = {
@@ -98,6 +110,18 @@ ALIKE = {
         pooled(b(a(x).relu())) + c(each(a(x).relu()))
     ),
     "means": joined(lambda x: F.avg_pool2d(x.relu(), 3, 2, 1), lambda x: each(x.relu())),
+    "instance norms of means": lambda x, a, b, c: (
+        F.instance_norm(b(F.avg_pool2d(a(x).relu(), 2))) + each(c(x))
+    ),
+    "a rectifier behind a mean": lambda x, a, b, c: (
+        b(F.avg_pool2d(a(x).relu(), 2)).relu() + each(c(x).relu())
+    ),
+    "a gate by a mean": lambda x, a, b, c: (
+        a(x) * b(c(x).relu().mean((2, 3), keepdim=True)).sigmoid() + x
+    ),
+    "a norm of means of layers": lambda x, a, b, c: (
+        a(x) + F.layer_norm(b(c(x).mean((2, 3), keepdim=True)), (6, 1, 1))
+    ),
     "an odd activation": joined(lambda x: pooled(x.tanh()), lambda x: each(x.tanh())),
     "one entry": joined(lambda x: F.max_pool2d(x.relu(), 1, 2), lambda x: each(x.relu())),
     "layer norms of layers": joined(by_channels, lambda x: x),

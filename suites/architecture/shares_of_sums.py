@@ -3,8 +3,10 @@
 Of n units the largest is positive more often than one of them, and varies less: of 9 normal ones it
 is in 998 of 1,000, and its variance is 0.36. So more of it passes a rectifier before or behind it
 than the half that is counted, and a norm behind it divides by less than it counts. So does a layer
-or group norm behind an activation, whose mean it takes off. Where all paths pass the same of these
-the map is the same; where one of several does, its share is too small.
+or group norm behind an activation, whose mean it takes off. A mean of activations keeps what these
+are on average, and so is larger than one of units around 0: a norm behind it divides by more, and
+what it multiplies grows. (Batch and instance norms leave out what is constant over the map.) Where
+all paths pass the same of these the map is the same; where one of several does, its share is wrong.
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...adapters.torch_calls import MaxPool
+from ...adapters.torch_calls import MaxPool, MeanPool
 from .mixtures import (
     ACTIVATIONS,
+    ADAPTIVE,
     ADAPTIVE_MAXIMA,
     JOINS,
     LARGEST_OF_AXES,
     MAX_POOLS,
     MAXIMA_OF_UNITS,
+    MEANS,
     NORMS,
     ODD,
+    POOLS,
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
 )
@@ -39,14 +44,18 @@ if TYPE_CHECKING:
 MEAN_TAKEN_OFF = frozenset({"layer_norm", "group_norm"})
 """Norms that take off the mean over the channels, and not that of each channel."""
 
+OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "instance_norm"})
+"""Norms that take off the mean of each channel over the map."""
+
 _MAXIMA = "maxima pass activations and vary as other units do, to which {!r} joins them"
 _MEANS = "activations have no mean that a norm takes off, where {!r} joins them to others"
+_AVERAGED = "means of activations are as small as means of units around 0, where {!r} joins them"
 
 _MARK = "steps_passed"
 
 
 class _Step(NamedTuple):
-    """A maximum of so many `entries`, or a norm, and what is assumed of it."""
+    """A maximum or a mean of so many `entries`, or a norm, and what is assumed of it."""
 
     assumed: str
     entries: int = 1
@@ -56,7 +65,7 @@ class _Step(NamedTuple):
 class _Passed:
     """How often units passed which steps: `felt` ones change their share of a sum.
 
-    `waiting` ones do so behind an activation or a norm.
+    `waiting` ones do so behind an activation or a norm, means behind a norm alone.
     `rectified`: an activation made the units, and no random weights have mixed them since.
     """
 
@@ -66,8 +75,13 @@ class _Passed:
 
     @property
     def all(self) -> Counter[_Step]:
-        """Those that are felt behind an activation or a norm."""
+        """Those that are felt behind a norm."""
         return self.felt + self.waiting
+
+    @property
+    def means(self) -> Counter[_Step]:
+        """The waiting ones that are means."""
+        return Counter({s: n for s, n in self.waiting.items() if s.assumed == _AVERAGED})
 
 
 _NOTHING = _Passed()
@@ -91,6 +105,9 @@ def follow_shares(
     entries = _compared(name, energies, results, args, kwargs)
     if entries > 1:
         found = _and_maximum(found, entries)
+    averaged = _averaged(name, energies, results, args, kwargs) if found.rectified else 1
+    if averaged > 1:
+        found = replace(found, waiting=found.waiting + Counter([_Step(_AVERAGED, averaged)]))
     if found != _NOTHING:
         for t in results:
             setattr(t, _MARK, found)
@@ -114,9 +131,9 @@ def _through(
 ) -> _Passed:
     """What the results of a function passed that is no maximum."""
     if name in ACTIVATIONS - ODD or any(hasattr(t, "rectified") for t in results):
-        return _Passed(passed.all, rectified=True)
+        return _Passed(passed.all - passed.means, passed.means, rectified=True)
     if name in NORMS or _divides(name, tensors):
-        felt = passed.all
+        felt = passed.all - passed.means if name in OF_CHANNELS else passed.all
         if name in MEAN_TAKEN_OFF and passed.rectified:
             felt[_Step(_MEANS)] += 1
         return _Passed(felt, rectified=passed.rectified)
@@ -161,6 +178,22 @@ def _compared(
         call = MaxPool(*args, **kwargs)
         return prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
     if name in LARGEST_OF_AXES | ADAPTIVE_MAXIMA and results:
+        return energies[0].numel() // max(1, results[0].numel())
+    return 1
+
+
+def _averaged(
+    name: str,
+    energies: Sequence[Tensor],
+    results: Sequence[Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> int:
+    """Of how many units the function returns the mean or the sum; 1 if it does not."""
+    if name in POOLS:
+        call = MeanPool(*args, **kwargs)
+        return prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
+    if name in MEANS | ADAPTIVE and results:
         return energies[0].numel() // max(1, results[0].numel())
     return 1
 
