@@ -73,7 +73,7 @@ def test_an_unknown_model_is_answered_with_near_names(folder):
 def test_an_unknown_variant_gives_those_there_are(folder):
     """Asking for `zero`, which was not measured, is an error that offers none and box."""
     assert open_case(folder, "first", fill="box")[0].fill == "box"
-    with pytest.raises(UnknownNameError, match=r"'zero'.*box and none"):
+    with pytest.raises(UnknownNameError, match=r"'zero'.*box, none"):
         open_case(folder, "first", fill="zero")
 
 
