@@ -66,22 +66,30 @@ what a ReLU made 0 counts too, so that a max-pool before or behind one keeps up 
 counted. Maxima also vary less than single units, and what a layer or group norm takes off an
 activation, its mean, counts: norms divide by less than counted, and pass more. Where all terms of a
 sum are behind the same of these, none matters. Where they are not, a note says so: beside a 1 x 1
-layer, a rectified 3 x 3 max-pool is off by 0.29, one with a batch norm behind it by 0.40.
-An entry may be the largest in each of several windows that overlap, and an activation passes half
-of the amplitude of a unit. A mean of such maxima, and a sum or product of functions of one unit,
-have a note: of a 3 x 3 max-pool and a mean behind it, both of stride 2, the map is off by 0.22 in
-the mean. Weights that are applied again to the same units, or to what they returned, count as
-others, with a note; so does what a sum reads of gates alone, as nothing. Squares, roots and norms
-are statistics: where one is a term of a sum, or joined to units, there is no map.
+layer, a rectified 3 x 3 max-pool is off by 0.29, one with a batch norm behind it by 0.40. At padded
+borders, where units sum fewer terms, they count as often the largest as others (0.50 for 0.38 in
+the first row). An entry may be the largest in each of several windows that overlap, and an
+activation passes half of the amplitude of a unit. A mean of such maxima, and a sum or product of
+functions of one unit, have a note: of a 3 x 3 max-pool and a mean behind it, both of stride 2, the
+map is off by 0.22 in the mean. Weights that are applied again to the same units, or to what they
+returned, count as others, with a note; so does what a sum reads of gates alone, as nothing.
+Squares, roots and norms are statistics: where one is a term of a sum, or joined to units, there is
+no map; as a factor of units it is a constant (the norm of 8 channels as a factor: 0.45 for 0.53).
+Gates are constants too, those that differ from pixel to pixel as well: what leads to the gate alone
+counts as nothing (up to 0.2 off in `weakest` where that is another layer).
 
 Learned scales count as ones, and so does what is computed from them: two branches mixed by a and 1
 - a count alike. A unit times a gate of itself is an activation (SiLU, hard swish); a line that is
 bounded on both sides (`relu6(x + 3) / 6`) is a gate. A number that is added to units counts where
 they multiply others, `a (1 + b)`, or pass a ReLU; exponentials by which units are multiplied have a
-mean square of 1, with a note. Any other bound than 0 (`clamp(min=1e-6)`) is a guard against
-overflow, and passes all. A ReLU of what is not negative passes all; of a sum of such a unit and
-another, it passes half (after four residual blocks without norms, the map is off by 0.59 beside a
-layer that skips them). Weights that a network computes by functions that leave no mean of 0
+mean square of 1, with a note. What is not negative has a mean of its own, which is not followed: as
+a factor with a number added to it, `1 + |b|` or a softplus, it has a note. So have products of two
+functions of a map that are summed over its places, as keys times values in linear attention, where
+units are multiplied by them: they go together, and their sum is larger than one of independent
+products (a row of the map was off by 0.5). Any other bound than 0 (`clamp(min=1e-6)`) is a guard
+against overflow, and passes all. A ReLU of what is not negative passes all; of a sum of such a unit
+and another, it passes half (after four residual blocks without norms, the map is off by 0.59 beside
+a layer that skips them). Weights that a network computes by functions that leave no mean of 0
 (softplus, softmax), from a fixed basis, or by joining a kernel to itself, have a note.
 
 In an ONNX file whose convolutions have no norms, and none of the names by which exporters mark

@@ -12,8 +12,8 @@ from torch import nn
 
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.letters import spelled_out
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
-from perimetry.suites.architecture.span_rules.einsum import spelled_out
 
 SIDE = 48
 

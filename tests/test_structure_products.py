@@ -196,7 +196,36 @@ def test_functions_of_one_unit_that_meet_have_a_note(function):
     assert any("behind a function of the same units" in note for note in notes)
 
 
+def of_keys_and_values(product):
+    """Linear attention: `product` sums keys (1, tokens, channels) times values over the tokens."""
+
+    def attended(a, b):
+        found = tokens(a) @ product(F.relu(tokens(a.flip(1))), tokens(b))
+        return found.transpose(1, 2).view_as(a) + a
+
+    return attended
+
+
+PRODUCTS = "products summed over places"
+MEAN = "'mul' multiplies by has the mean of the number added to it"
 NOTED = {
+    "keys times values": (of_keys_and_values(lambda k, v: k.mT @ v), PRODUCTS),
+    "with letters": (
+        of_keys_and_values(lambda k, v: torch.einsum("b n d, b n e -> b d e", k, v)),
+        PRODUCTS,
+    ),
+    "and dots": (of_keys_and_values(lambda k, v: torch.einsum("...nd,...ne", k, v)), PRODUCTS),
+    "in a batch": (of_keys_and_values(lambda k, v: torch.bmm(k.mT, v)), PRODUCTS),
+    "none: weights of tokens": (attention(lambda s: s / 64), None),
+    "none: weights of channels": (
+        of_keys_and_values(lambda k, v: (k.mT @ v).softmax(-1)),
+        None,
+    ),
+    "a softplus": (lambda a, b: a * F.softplus(b), MEAN),
+    "one plus a size": (lambda a, b: (1 + b.abs()) * a, MEAN),
+    "one minus a ReLU": (lambda a, b: a * (1 - F.relu(b)), MEAN),
+    "none: a ReLU": (lambda a, b: a * F.relu(b), None),
+    "none: one plus a unit": (lambda a, b: a * (1 + b), None),
     "squares": (lambda a, b: a * (b**2 + 1), "squares by which 'mul' multiplies"),
     "a maximum": (lambda a, b: a * b.amax((2, 3), keepdim=True), "to which 'mul' joins them"),
     "none: a norm": (lambda a, b: a * b.square().mean(1, keepdim=True).rsqrt(), None),

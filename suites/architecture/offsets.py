@@ -83,6 +83,18 @@ def multiplies_exponentials(name: str, args: Sequence[Any]) -> bool:
     )
 
 
+def multiplies_skewed(name: str, args: Sequence[Any]) -> bool:
+    """Whether a factor of units is a number plus units that are not negative, as a softplus is.
+
+    These have a mean of their own, which is not followed: the number counts alone.
+    """
+    return (
+        name in PRODUCTS_OF_UNITS | _OF_MATRICES
+        and all(map(is_energy, args[:2]))
+        and any(offset_of(a) and (hasattr(a, _SKEWED) or is_not_negative(a)) for a in args[:2])
+    )
+
+
 def mark_offset(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Remember of the results `out` which number was added to them."""
     energies = [t for t in tensors_in((args, kwargs)) if is_energy(t)]

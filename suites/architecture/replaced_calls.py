@@ -20,7 +20,7 @@ from .gated_units import as_activation, as_gate, mark_gate
 from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
-from .offsets import mark_offset, multiplies_exponentials
+from .offsets import mark_offset, multiplies_exponentials, multiplies_skewed
 from .rule_table import is_energy
 from .stored_factors import as_stored
 from .written_out import WRITTEN_OUT, attention_of_groups
@@ -81,6 +81,8 @@ def replaced(
         assumed += [doubt] if doubt else []
     if multiplies_exponentials(name, args):
         assumed.append(f"exponentials by which {name!r} multiplies have a mean square of 1")
+    if multiplies_skewed(name, args):
+        assumed.append(f"what {name!r} multiplies by has the mean of the number added to it")
     if name in QUOTIENTS and all(map(is_energy, args[:2])) and is_not_negative(args[1]):
         assumed.append(f"what {name!r} divides by has a mean of 0, though it is not negative")
     if rectifies(name, args, kwargs) and args:

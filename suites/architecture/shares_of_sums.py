@@ -5,8 +5,11 @@ is in 998 of 1,000, and its variance is 0.36. So more of it passes a rectifier b
 than the half that is counted, and a norm behind it divides by less than it counts. So does a layer
 or group norm behind an activation, whose mean it takes off. A mean of activations keeps what these
 are on average, and so is larger than one of units around 0: a norm behind it divides by more, and
-what it multiplies grows. (Batch and instance norms leave out what is constant over the map.) Where
-all paths pass the same of these the map is the same; where one of several does, its share is wrong.
+what it multiplies grows. (Batch and instance norms leave out what is constant over the map.) So it
+is of products that are summed over the places of a map, as keys times values are in linear
+attention: two functions of one map go together, so that the sum grows with the places, and not with
+their root. Where all paths pass the same of these the map is the same; where one of several does,
+its share is wrong.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from .mixtures import (
 )
 from .remarks import is_statistic
 from .rule_table import is_energy, is_weight
+from .summed_places import MATRIX_PRODUCTS, summed_places
 from .windows import pool_windows
 
 if TYPE_CHECKING:
@@ -50,12 +54,13 @@ OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "instance_norm"})
 _MAXIMA = "maxima pass activations and vary as other units do, to which {!r} joins them"
 _MEANS = "activations have no mean that a norm takes off, where {!r} joins them to others"
 _AVERAGED = "means of activations are as small as means of units around 0, where {!r} joins them"
+_PRODUCTS = "products summed over places are as small as independent ones, where {!r} joins them"
 
 _MARK = "steps_passed"
 
 
 class _Step(NamedTuple):
-    """A maximum or a mean of so many `entries`, or a norm, and what is assumed of it."""
+    """A maximum, mean or sum of so many `entries`, or a norm, and what is assumed of it."""
 
     assumed: str
     entries: int = 1
@@ -80,8 +85,8 @@ class _Passed:
 
     @property
     def means(self) -> Counter[_Step]:
-        """The waiting ones that are means."""
-        return Counter({s: n for s, n in self.waiting.items() if s.assumed == _AVERAGED})
+        """The waiting ones that are means or sums."""
+        return Counter({s: n for s, n in self.waiting.items() if s.assumed != _MAXIMA})
 
 
 _NOTHING = _Passed()
@@ -102,17 +107,15 @@ def follow_shares(
     results = [t for t in results if is_energy(t)]
     behind = [getattr(t, _MARK, _NOTHING) for t in energies]
     found = _through(name, _together(behind), tensors, results)
-    entries = _compared(name, energies, results, args, kwargs)
-    if entries > 1:
-        found = _and_maximum(found, entries)
-    averaged = _averaged(name, energies, results, args, kwargs) if found.rectified else 1
-    if averaged > 1:
-        found = replace(found, waiting=found.waiting + Counter([_Step(_AVERAGED, averaged)]))
+    step = _step(name, energies, results, args, kwargs)
+    if step is not None and step.entries > 1:
+        found = _after(found, step)
     if found != _NOTHING:
         for t in results:
             setattr(t, _MARK, found)
-    joins = name in JOINS | PRODUCTS_OF_UNITS | MAXIMA_OF_UNITS
-    if name in PRODUCTS_OF_UNITS and len(behind) > 1:  # the size of a factor counts at once
+    products = PRODUCTS_OF_UNITS | MATRIX_PRODUCTS
+    joins = name in JOINS | products | MAXIMA_OF_UNITS
+    if name in products and len(behind) > 1:  # the size of a factor counts at once
         behind = [_Passed(one.all) for one in behind]
     differ = _difference(behind) if joins else Counter()
     return min(differ).assumed.format(name) if differ else None
@@ -156,46 +159,38 @@ def _together(behind: Sequence[_Passed]) -> _Passed:
     return first
 
 
-def _and_maximum(passed: _Passed, entries: int) -> _Passed:
-    """With one more maximum, which is felt at once if it is one of rectified units."""
-    one = Counter([_Step(_MAXIMA, entries)])
-    if passed.rectified:
+def _after(passed: _Passed, step: _Step) -> _Passed:
+    """With one more step: a maximum of rectified units is felt at once, their mean behind norms."""
+    one = Counter([step])
+    if step.assumed == _MAXIMA and passed.rectified:
         return replace(passed, felt=passed.felt + one)
+    if step.assumed == _AVERAGED and not passed.rectified:
+        return passed
     return replace(passed, waiting=passed.waiting + one)
 
 
-def _compared(
+def _step(
     name: str,
     energies: Sequence[Tensor],
     results: Sequence[Tensor],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-) -> int:
-    """Of how many units the function keeps one; 1 if it does not."""
+) -> _Step | None:
+    """What a function of several units does with them: keep one, or return their mean or sum."""
     if name in MAXIMA_OF_UNITS and len(energies) > 1:
-        return len(energies)
-    if name in MAX_POOLS:
-        call = MaxPool(*args, **kwargs)
-        return prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
-    if name in LARGEST_OF_AXES | ADAPTIVE_MAXIMA and results:
-        return energies[0].numel() // max(1, results[0].numel())
-    return 1
-
-
-def _averaged(
-    name: str,
-    energies: Sequence[Tensor],
-    results: Sequence[Tensor],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> int:
-    """Of how many units the function returns the mean or the sum; 1 if it does not."""
-    if name in POOLS:
-        call = MeanPool(*args, **kwargs)
-        return prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
-    if name in MEANS | ADAPTIVE and results:
-        return energies[0].numel() // max(1, results[0].numel())
-    return 1
+        return _Step(_MAXIMA, len(energies))
+    if name in MATRIX_PRODUCTS and len(energies) > 1:
+        return _Step(_PRODUCTS, summed_places(name, args))
+    if name in MAX_POOLS | POOLS:
+        pool = MaxPool if name in MAX_POOLS else MeanPool
+        call = pool(*args, **kwargs)
+        entries = prod(w.kernel for w in pool_windows(call, call.input.ndim - 2))
+    elif name in LARGEST_OF_AXES | ADAPTIVE_MAXIMA | MEANS | ADAPTIVE and results:
+        entries = energies[0].numel() // max(1, results[0].numel())
+    else:
+        return None
+    maxima = name in MAX_POOLS | LARGEST_OF_AXES | ADAPTIVE_MAXIMA
+    return _Step(_MAXIMA if maxima else _AVERAGED, entries)
 
 
 def _divides(name: str, tensors: Sequence[Tensor]) -> bool:

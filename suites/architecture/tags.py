@@ -91,7 +91,7 @@ def _histories(name: str, out: Any, tensors: Sequence[Tensor]) -> list[History]:
     known = [t for t in tensors if history_of(t) is not None]
     if name in ATTENTION and isinstance(out, Tensor):
         found = [h for t in known if (h := history_of(t)) is not None]
-        return sorted(found, key=lambda h: not _is_over(h.grid, out.shape))[:1]
+        return sorted(found, key=lambda h: not runs_over(h.grid, out.shape))[:1]
     local = [t for t in known if (spans := spans_of(t)) is not None and spans.local()]
     maps = _of_whole_maps(out, local or known)
     return [h for t in maps if (h := history_of(t)) is not None]
@@ -112,7 +112,7 @@ MAX_PREFIX_TOKENS = 5
 """Most tokens without a position (class, registers) that may precede those of a grid."""
 
 
-def _is_over(grid: Pair, shape: Sequence[int]) -> bool:
+def runs_over(grid: Pair, shape: Sequence[int]) -> bool:
     """Whether one of the last two axes of `shape` may run over the units of `grid`."""
     return any(0 <= n - grid[0] * grid[1] <= MAX_PREFIX_TOKENS for n in shape[-2:])
 

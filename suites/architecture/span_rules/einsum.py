@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..letters import spelled_out
 from ..rule_table import is_weight, known_spans, span_rule, spans_of
 from ..spans import Spans, through, union
 from ..uneven_weights import read_entries
@@ -35,22 +35,6 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
         if found is not None:
             return found
     return union([_summed(spans, term, letters) for term, spans in read], out.shape)
-
-
-def spelled_out(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
-    """The letters of the axes of each operand and of the result, without dots and with an arrow."""
-    inputs, arrow, output = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    free = [c for c in ascii_letters if c not in equation]
-    dots = [
-        t.ndim + 3 - len(term) if "." in term else 0 for term, t in zip(terms, tensors, strict=True)
-    ]
-    most = "".join(free[: max(dots)])
-    if not arrow:
-        once = sorted(c for c in {*inputs} - {*".,"} if inputs.count(c) == 1)
-        output = "..." * ("." in inputs) + "".join(once)
-    full = [term.replace("...", most[len(most) - n :]) for term, n in zip(terms, dots, strict=True)]
-    return full, output.replace("...", most)
 
 
 def _of_matrices(
