@@ -216,6 +216,11 @@ NOTED = {
     ),
     "and dots": (of_keys_and_values(lambda k, v: torch.einsum("...nd,...ne", k, v)), PRODUCTS),
     "in a batch": (of_keys_and_values(lambda k, v: torch.bmm(k.mT, v)), PRODUCTS),
+    "written by a mean": (
+        lambda a, b: a * (a.flip(1) * b).mean((2, 3), keepdim=True) + b,
+        PRODUCTS,
+    ),
+    "none: a mean of channels": (lambda a, b: a * (a.flip(1) * b).mean(1, keepdim=True), None),
     "none: weights of tokens": (attention(lambda s: s / 64), None),
     "none: weights of channels": (
         of_keys_and_values(lambda k, v: (k.mT @ v).softmax(-1)),

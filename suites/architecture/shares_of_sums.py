@@ -37,7 +37,7 @@ from .mixtures import (
 )
 from .remarks import is_statistic
 from .rule_table import is_energy, is_weight
-from .summed_places import MATRIX_PRODUCTS, summed_places
+from .summed_places import MATRIX_PRODUCTS, summed_places, sums_places
 from .windows import pool_windows
 
 if TYPE_CHECKING:
@@ -71,12 +71,14 @@ class _Passed:
     """How often units passed which steps: `felt` ones change their share of a sum.
 
     `waiting` ones do so behind an activation or a norm, means behind a norm alone.
-    `rectified`: an activation made the units, and no random weights have mixed them since.
+    `rectified`: an activation made the units, and no random weights have mixed them since;
+    `multiplied`: a product of two others did.
     """
 
     felt: Counter[_Step] = field(default_factory=Counter)
     waiting: Counter[_Step] = field(default_factory=Counter)
     rectified: bool = False
+    multiplied: bool = False
 
     @property
     def all(self) -> Counter[_Step]:
@@ -109,7 +111,7 @@ def follow_shares(
     found = _through(name, _together(behind), tensors, results)
     step = _step(name, energies, results, args, kwargs)
     if step is not None and step.entries > 1:
-        found = _after(found, step)
+        found = _after(found, step, of_places=sums_places(energies, step.entries))
     if found != _NOTHING:
         for t in results:
             setattr(t, _MARK, found)
@@ -139,9 +141,12 @@ def _through(
         felt = passed.all - passed.means if name in OF_CHANNELS else passed.all
         if name in MEAN_TAKEN_OFF and passed.rectified:
             felt[_Step(_MEANS)] += 1
-        return _Passed(felt, rectified=passed.rectified)
-    mixed = any(is_weight(t) for t in tensors)
-    return replace(passed, rectified=False) if mixed else passed
+        return replace(passed, felt=felt, waiting=Counter())
+    if any(is_weight(t) for t in tensors):
+        return replace(passed, rectified=False, multiplied=False)
+    if name in PRODUCTS_OF_UNITS and all(map(is_energy, tensors)) and len(tensors) > 1:
+        return replace(passed, multiplied=True)
+    return passed
 
 
 def _together(behind: Sequence[_Passed]) -> _Passed:
@@ -155,18 +160,23 @@ def _together(behind: Sequence[_Passed]) -> _Passed:
                 first.felt | other.felt,
                 first.waiting | other.waiting,
                 first.rectified or other.rectified,
+                first.multiplied or other.multiplied,
             )
     return first
 
 
-def _after(passed: _Passed, step: _Step) -> _Passed:
-    """With one more step: a maximum of rectified units is felt at once, their mean behind norms."""
-    one = Counter([step])
+def _after(passed: _Passed, step: _Step, *, of_places: bool) -> _Passed:
+    """With one more step: a maximum of rectified units is felt at once, their mean behind norms.
+
+    So is a mean of products, if it is one of places.
+    """
     if step.assumed == _MAXIMA and passed.rectified:
-        return replace(passed, felt=passed.felt + one)
+        return replace(passed, felt=passed.felt + Counter([step]))
     if step.assumed == _AVERAGED and not passed.rectified:
-        return passed
-    return replace(passed, waiting=passed.waiting + one)
+        if not (passed.multiplied and of_places):
+            return passed
+        step = _Step(_PRODUCTS, step.entries)
+    return replace(passed, waiting=passed.waiting + Counter([step]))
 
 
 def _step(

@@ -19,10 +19,14 @@ MATRIX_PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "einsum"})
 def summed_places(name: str, args: Sequence[Any]) -> int:
     """The number of places over which one of `MATRIX_PRODUCTS` sums; 1 if it sums over none."""
     tensors, summed, kept = _axes(name, args)
-    grids = [found.grid for t in tensors if (found := history_of(t)) is not None]
-    over_places = any(runs_over(grid, [summed]) for grid in grids)
-    between_places = any(runs_over(grid, [n]) for grid in grids for n in kept)
-    return summed if over_places and not between_places else 1
+    between_places = any(sums_places(tensors, n) for n in kept)
+    return summed if sums_places(tensors, summed) and not between_places else 1
+
+
+def sums_places(tensors: Sequence[Any], entries: int) -> bool:
+    """Whether so many `entries` of one of the `tensors` are the places of its map."""
+    known = filter(None, map(history_of, tensors))
+    return any(runs_over(found.grid, [entries]) for found in known)
 
 
 def _axes(name: str, args: Sequence[Any]) -> tuple[Sequence[Any], int, list[int]]:
