@@ -247,6 +247,33 @@ def test_factors_that_are_no_independent_units_have_a_note(function, note):
     assert not found if note is None else note in found[0]
 
 
+class Scaled(Two):
+    """Units times a mean over the places of others, which `behind` made of a layer's."""
+
+    def __init__(self, behind):
+        super().__init__(lambda a, b: a * b.mean((2, 3), keepdim=True) + a.flip(1))
+        self.behind = behind
+
+    def forward(self, x):
+        return self.function(self.a(x), self.behind(self.b(x)))
+
+
+BEHIND = {
+    "an activation and weights": ([nn.ReLU(), nn.Conv2d(8, 8, 1)], True),
+    "and a batch norm": ([nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)], False),
+    "and a group norm": ([nn.ReLU(), nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8)], True),
+    "weights alone": ([nn.Conv2d(8, 8, 1)], False),
+}
+
+
+@pytest.mark.parametrize(("layers", "noted"), BEHIND.values(), ids=BEHIND.keys())
+def test_means_of_units_that_are_not_around_0_have_a_note_as_factors(layers, noted):
+    """Random weights keep the mean of activations over the places, a batch norm takes it off."""
+    skeleton = light_copy(Scaled(nn.Sequential(*layers)).eval())
+    notes = measure_skeleton(skeleton, (3, SIDE, SIDE)).notes
+    assert any("means of activations are as small" in text for text in notes) == noted
+
+
 def of_channels(t):
     """A number for each of the 8 channels of the map `t` (1, 8, rows, columns)."""
     return t.mean((0, 2, 3))

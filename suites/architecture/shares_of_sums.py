@@ -71,14 +71,15 @@ class _Passed:
     """How often units passed which steps: `felt` ones change their share of a sum.
 
     `waiting` ones do so behind an activation or a norm, means behind a norm alone.
-    `rectified`: an activation made the units, and no random weights have mixed them since;
-    `multiplied`: a product of two others did.
+    `rectified`: an activation made the units, and no random weights have mixed them since.
+    `over_places` is what is assumed of a mean of them over the map, if they are not around 0 there:
+    behind an activation or a product, of which random weights keep the mean, and batch norms not.
     """
 
     felt: Counter[_Step] = field(default_factory=Counter)
     waiting: Counter[_Step] = field(default_factory=Counter)
     rectified: bool = False
-    multiplied: bool = False
+    over_places: str = ""
 
     @property
     def all(self) -> Counter[_Step]:
@@ -136,16 +137,18 @@ def _through(
 ) -> _Passed:
     """What the results of a function passed that is no maximum."""
     if name in ACTIVATIONS - ODD or any(hasattr(t, "rectified") for t in results):
-        return _Passed(passed.all - passed.means, passed.means, rectified=True)
+        felt = passed.all - passed.means
+        return _Passed(felt, passed.means, rectified=True, over_places=_AVERAGED)
     if name in NORMS or _divides(name, tensors):
         felt = passed.all - passed.means if name in OF_CHANNELS else passed.all
         if name in MEAN_TAKEN_OFF and passed.rectified:
             felt[_Step(_MEANS)] += 1
-        return replace(passed, felt=felt, waiting=Counter())
+        over_places = "" if name in OF_CHANNELS else passed.over_places
+        return _Passed(felt, rectified=passed.rectified, over_places=over_places)
     if any(is_weight(t) for t in tensors):
-        return replace(passed, rectified=False, multiplied=False)
+        return replace(passed, rectified=False)
     if name in PRODUCTS_OF_UNITS and all(map(is_energy, tensors)) and len(tensors) > 1:
-        return replace(passed, multiplied=True)
+        return replace(passed, over_places=_PRODUCTS)
     return passed
 
 
@@ -160,7 +163,7 @@ def _together(behind: Sequence[_Passed]) -> _Passed:
                 first.felt | other.felt,
                 first.waiting | other.waiting,
                 first.rectified or other.rectified,
-                first.multiplied or other.multiplied,
+                first.over_places or other.over_places,
             )
     return first
 
@@ -168,14 +171,14 @@ def _together(behind: Sequence[_Passed]) -> _Passed:
 def _after(passed: _Passed, step: _Step, *, of_places: bool) -> _Passed:
     """With one more step: a maximum of rectified units is felt at once, their mean behind norms.
 
-    So is a mean of products, if it is one of places.
+    So is a mean over places of units that are not around 0 there.
     """
     if step.assumed == _MAXIMA and passed.rectified:
         return replace(passed, felt=passed.felt + Counter([step]))
     if step.assumed == _AVERAGED and not passed.rectified:
-        if not (passed.multiplied and of_places):
+        if not (passed.over_places and of_places):
             return passed
-        step = _Step(_PRODUCTS, step.entries)
+        step = _Step(passed.over_places, step.entries)
     return replace(passed, waiting=passed.waiting + Counter([step]))
 
 
