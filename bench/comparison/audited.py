@@ -22,9 +22,9 @@ from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, 
 from ..execution.settings import Settings, standard
 from ..execution.together import Asked, Together
 from ..output.text import clean
-from ..records.references import same_file, spec_of, stated_inputs
+from ..records.references import UNTREATED, same_file, spec_of, stated_inputs
 from .compatibility import UnlikeRecordsError, input_differences
-from .sides import DEFAULT_FILL, Argument, Side, side_of, why_not_measured
+from .sides import Argument, Side, side_of, why_not_measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,7 +146,7 @@ def spec_beside(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
 
 def asked_of(one: Argument, spec: RunSpec) -> Asked:
     """How a model is audited that is not stored."""
-    return Asked(one.model if one.thing is None else one.thing, spec, [one.fill or DEFAULT_FILL])
+    return Asked(one.model if one.thing is None else one.thing, spec, [one.fill or UNTREATED])
 
 
 def audited(asked: Asked, run: RunOptions, together: Together) -> Side:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, UnknownNameError
 from ...adapters.treatment import FILLS
 from ..records.archive import is_packed
+from ..records.references import UNTREATED, choose_fill
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from .fingerprint import read_fingerprints
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from ...adapters.treatment import Fill
     from ..records.record import Record
-
-
-DEFAULT_FILL: Fill = "none"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def why_not_measured(side: Side) -> str | None:
 
 def variant_name(reference: str, fill: str) -> str:
     """`REF`, or `REF+FILL` of a model with kernel padding."""
-    return reference if fill == DEFAULT_FILL else f"{reference}+{fill}"
+    return reference if fill == UNTREATED else f"{reference}+{fill}"
 
 
 LEFT_OUT = "..."
@@ -207,13 +205,7 @@ class RecordCache:
     def side(self, folder: Path, reference: str, fill: str | None) -> Side:
         """One variant in `folder`; the untreated one, or the only one, unless asked otherwise."""
         own = [r for r in self.records(folder) if r.model.reference == reference]
-        fills = sorted({record.fill for record in own})
-        chosen = fill or (DEFAULT_FILL if DEFAULT_FILL in fills else fills[0])
-        if chosen not in fills:
-            raise UnknownNameError(
-                f"no record of {reference!r} in {str(folder)!r} has kernel padding {chosen!r}; "
-                f"those that it has: {', '.join(fills)}"
-            )
+        chosen = choose_fill((r.fill for r in own), fill, f"{reference!r} in {str(folder)!r}")
         kept = read_fingerprints(folder)[0].get((reference, chosen))
         found = side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])
         return replace(found, folder=str(folder))

@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import UnknownNameError, check_name
+from ...adapters.errors import check_name
 from ..records.archive import open_records
 from ..records.record import expect_maps
-from ..records.references import find_reference
+from ..records.references import choose_fill, find_reference
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import read_record
 
@@ -85,12 +85,7 @@ def _case(
     by_fill: dict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda r: order.get(r.suite, len(order))):
         by_fill[record.fill].append(_with_arrays(record))
-    wanted = fill or ("none" if "none" in by_fill else next(iter(by_fill)))
-    if wanted not in by_fill:
-        raise UnknownNameError(
-            f"no record of {reference!r} has kernel padding {wanted!r}; those that it has: "
-            f"{', '.join(sorted(by_fill))}"
-        )
+    wanted = choose_fill(by_fill, fill, repr(reference))
     others = {name: found for name, found in by_fill.items() if name != wanted}
     return Case(reference, wanted, by_fill[wanted], others, suites)
 

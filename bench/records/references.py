@@ -13,6 +13,7 @@ from ..output.numbers import join_with_and
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ...adapters.treatment import Fill
     from .record import Record
 
 
@@ -76,6 +77,24 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
     if within:
         raise InputError(f"{model!r} matches {join_with_and(within)}; name one of them")
     raise UnknownNameError(unknown("model", model, references))
+
+
+UNTREATED: Fill = "none"
+"""The kernel padding of a model that is as it was published."""
+
+
+def choose_fill(fills: Iterable[str], wanted: str | None, of: str) -> str:
+    """The kernel padding `wanted` among those of the records `of` a model.
+
+    Unless one is wanted, that of the untreated model, or else the first. Raises `UnknownNameError`.
+    """
+    known = sorted(set(fills))
+    chosen = wanted or (UNTREATED if UNTREATED in known else known[0])
+    if chosen in known:
+        return chosen
+    raise UnknownNameError(
+        f"no record of {of} has kernel padding {chosen!r}; those that it has: {', '.join(known)}"
+    )
 
 
 def spec_of(records: Iterable[Record]) -> dict[str, Any]:

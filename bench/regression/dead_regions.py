@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...suites.measuring.dead_regions import ALL, BOX, MOST_REGIONS, OUTPUT, Region
+from ...suites.measuring.dead_regions import ALL, MOST_REGIONS, OUTPUT, Region
 from ..output.files import try_or_none
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def regions_of(record: Record) -> dict[str, list[Region]] | None:
 def _by_channel(rows: Sequence[dict[str, Any]]) -> dict[str, list[Region]]:
     found: dict[str, list[Region]] = {}
     for row in rows:
-        box = dict(zip(BOX, row["box"], strict=True)) if "box" in row else {}
-        found.setdefault(str(row["channel"]), []).append(Region.of_row(row | box))
+        found.setdefault(str(row["channel"]), []).append(Region.of_row(row))
     return found
 
 

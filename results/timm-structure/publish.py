@@ -144,7 +144,8 @@ opens from disk, with ranking, maps and plots.
   {by_family(plain.loc[rough])}.
 - In {len(guessed)} something is assumed that the network does not say, and a note says what:
   weights that are applied again to the same units are others, what a sum reads of gates alone
-  is constant, maxima that a sum joins to others pass and vary as these do. By family:
+  is constant, maxima that a sum joins to others pass and vary as these do, means of activations
+  and of products over the map are as small as those of other units. By family:
   {by_family(plain.loc[guessed])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or

@@ -85,8 +85,12 @@ class Region:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Region:
-        """The region in a row of the table `dead_regions`. Raises `KeyError`, `ValueError`."""
-        top, left, bottom, right = (int(row[name]) for name in BOX)
+        """The region in a row of the tables `dead_regions` and `silent_regions`.
+
+        The box is in columns of its own, or in one. Raises `KeyError`, `ValueError`.
+        """
+        box = row["box"] if "box" in row else [row[name] for name in BOX]
+        top, left, bottom, right = map(int, box)
         return cls(int(row["pixels"]), (top, left, bottom, right))
 
     def within(self, other: Region) -> bool:

@@ -230,7 +230,7 @@ class PaddingSuite(Suite):
         """Colour channels without any effect, and the largest regions."""
         rows = found.tables.get("silent_regions", [])
         named = [
-            f"dead: {Region(int(row['pixels']), tuple(row['box'])).text}"
+            f"dead: {Region.of_row(row).text}"
             if row.get("channel", "all") == "all"
             else f"dead: {row['channel']}, everywhere"
             for row in rows[:MOST_NAMED]

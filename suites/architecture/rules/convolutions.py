@@ -28,6 +28,8 @@ from .sliding import (
 if TYPE_CHECKING:
     from ..trace import EnergyTrace
 
+_FROM_IMAGE = "its filters depend on the image"
+
 
 @rule("conv2d", reads=Convolution)
 def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
@@ -176,7 +178,7 @@ def _filters(trace: EnergyTrace, x: Tensor, squares: Tensor, groups: int) -> tup
     return means.expand(len(x), groups, *x.shape[2:]), reads
 
 
-def plus_paths(trace: EnergyTrace, call: Convolution, out: Tensor) -> Tensor:
+def _plus_paths(trace: EnergyTrace, call: Convolution, out: Tensor) -> Tensor:
     """Where paths are counted: with those that lead through filters that depend on the image."""
     if not (trace.paths and is_energy(call.weight)):
         return out
@@ -196,7 +198,7 @@ def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
         return F.conv2d(part, whole, None, strides, 0, gaps, call.groups)
 
     taps = filters.flatten(0, 1)
-    out = plus_paths(trace, call, slide(x, windows, taps))
+    out = _plus_paths(trace, call, slide(x, windows, taps))
     size = (out.shape[-2], out.shape[-1])
 
     def padded(part: Tensor) -> Tensor:
@@ -220,14 +222,11 @@ def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     return function(x, filters, None, *options)
 
 
-FROM_IMAGE = "its filters depend on the image"
-
-
 @rule("conv_transpose1d", "conv_transpose3d", reads=TransposedConvolution)
 def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """As over two axes, but not among the layers."""
     if is_energy(call.weight):
-        raise NotApplicableError(FROM_IMAGE)
+        raise NotApplicableError(_FROM_IMAGE)
     if not is_weight(call.weight) or moments_of_entries(call.weight) is not None:
         return _as_spread(trace, call, _spreading(trace, call))
     axes = call.weight.ndim - 2
@@ -248,7 +247,7 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
     """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
     weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
     if is_energy(weight):
-        raise NotApplicableError(FROM_IMAGE)
+        raise NotApplicableError(_FROM_IMAGE)
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
     if not is_weight(weight) or moments_of_entries(weight) is not None:
