@@ -5,10 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from structure_nets import Between
+from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map
+from perimetry.suites.architecture.rule_table import size_constant_share
 
 SIDE = 6
 MASK = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -84,3 +86,24 @@ def test_bounds_that_only_their_values_tell_apart_are_refused(reason):
     """A tensor of limits may keep any part of the map; of three values each may be the middle."""
     with pytest.raises(NotApplicableError, match=reason):
         found_map(REFUSED[reason])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_absolute_values_have_the_constant_share_of_two_folded_normals(share):
+    """Literal: the mean of |x| |y| over a grid of normal x and y of this correlation."""
+    points = np.linspace(-8, 8, 801)
+    weights = np.outer(*[np.exp(-(points**2) / 2)] * 2)
+    x, other = np.meshgrid(points, points, indexing="ij")
+    sizes = np.abs(x) * np.abs(share * x + (1 - share**2) ** 0.5 * other)
+    expected = (weights * sizes).sum() / weights.sum()
+    assert float(size_constant_share(torch.tensor(share))) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_instance_norm_divides_absolute_values_by_their_variance():
+    """It was their mean square, 2.75 times as much."""
+    norm = nn.InstanceNorm2d(3)
+    sizes, units = (
+        energy_map(light_copy(Between(lambda x, f=f: norm(f(norm(x))))), (3, SIDE, SIDE))[0].mean()
+        for f in (torch.abs, torch.neg)
+    )
+    assert float(sizes / units) == pytest.approx(1 / (1 - 2 / np.pi), rel=0.05)

@@ -58,7 +58,6 @@ def mean_of(*shares):
             lambda a, b, c: torch.maximum(torch.maximum(a, b), torch.maximum(b, c)),
             (1 / 3, 1 / 3, 1 / 3),
         ),
-        (lambda a, b, c: torch.maximum(a, 2 * torch.maximum(b, c)), None),
         (
             lambda a, b, c: torch.maximum(
                 torch.cat([a, a], 1), torch.maximum(torch.cat([b, b], 1), torch.cat([c, c], 1))
@@ -71,8 +70,7 @@ def test_each_entry_of_nested_maxima_is_as_likely_the_largest(function, shares):
     """Of n different entries each has 1/n, in whatever order they are compared."""
     found, assumed = sensitivity(Compared(function))
     assert assumed == []
-    if shares is not None:
-        np.testing.assert_allclose(found, mean_of(*shares), rtol=1e-9)
+    np.testing.assert_allclose(found, mean_of(*shares), rtol=1e-9)
 
 
 def changed_before(a, b, c):
@@ -82,17 +80,18 @@ def changed_before(a, b, c):
 
 
 @pytest.mark.parametrize(
-    ("function", "also"),
+    ("function", "notes"),
     [
-        (lambda a, b, c: torch.maximum(a, torch.minimum(b, c)), []),
-        (changed_before, ["'add' behind a function of the same units"]),
+        (lambda a, b, c: torch.maximum(a, 2 * torch.maximum(b, c)), ["maxima pass"]),
+        (lambda a, b, c: torch.maximum(a, torch.minimum(b, c)), ["is as likely", "maxima pass"]),
+        (changed_before, ["is as likely", "maxima pass", "'add' behind a function of the same"]),
     ],
 )
-def test_a_maximum_that_is_no_simple_one_has_a_note(function, also):
+def test_a_maximum_that_is_no_simple_one_has_a_note(function, notes):
     """Where the smaller of two is compared, and where what was compared has changed since."""
-    _, (first, *others) = sensitivity(Compared(function))
-    assert "is as likely" in first
-    assert others == also
+    _, found = sensitivity(Compared(function))
+    assert len(found) == len(notes)
+    assert all(any(note in text for text in found) for note in notes)
 
 
 def pools(*calls):

@@ -208,7 +208,26 @@ def of_keys_and_values(product):
 
 PRODUCTS = "products summed over places"
 MEAN = "'mul' multiplies by has the mean of the number added to it"
+GATES_OF_PLACES = "gates by which 'mul' multiplies places are constants"
+AGAIN = "passes half of what an activation returned"
+LARGER = "keeps each as often, though an activation made one"
 NOTED = {
+    "an activation of an activation": (lambda a, b: F.silu(F.elu(a)) + b, AGAIN),
+    "of what is not negative": (lambda a, b: F.gelu(F.avg_pool2d(a.relu(), 3, 1, 1)) + b, AGAIN),
+    "a bound of an activation": (lambda a, b: F.leaky_relu(a).clamp(min=0) + b, AGAIN),
+    "none: a ReLU of a ReLU": (lambda a, b: F.relu(2 * a.relu()) + b, None),
+    "none: an activation of a sum": (lambda a, b: F.relu(a.relu() + b), None),
+    "none: a tanh of a ReLU": (lambda a, b: a.relu().tanh() + b, None),
+    "the larger of a ReLU and another": (lambda a, b: torch.maximum(a.relu(), b), LARGER),
+    "the larger of a leaky ReLU and another": (
+        lambda a, b: torch.maximum(a, F.leaky_relu(b, 0.1)),
+        LARGER,
+    ),
+    "the larger of a maximum and another": (
+        lambda a, b: torch.maximum(a, F.max_pool2d(b, 3, 1, 1)),
+        "maxima pass activations",
+    ),
+    "none: the larger of two ReLUs": (lambda a, b: torch.maximum(a.relu(), b.relu()), None),
     "keys times values": (of_keys_and_values(lambda k, v: k.mT @ v), PRODUCTS),
     "with letters": (
         of_keys_and_values(lambda k, v: torch.einsum("b n d, b n e -> b d e", k, v)),
@@ -232,10 +251,21 @@ NOTED = {
     "none: a ReLU": (lambda a, b: a * F.relu(b), None),
     "none: one plus a unit": (lambda a, b: a * (1 + b), None),
     "squares": (lambda a, b: a * (b**2 + 1), "squares by which 'mul' multiplies"),
+    "squares in a matrix": (
+        lambda a, b: a + (tokens(a) @ (b**2)[0, :, 0]).mT.view_as(a),
+        "squares by which 'matmul' multiplies",
+    ),
     "a maximum": (lambda a, b: a * b.amax((2, 3), keepdim=True), "to which 'mul' joins them"),
     "none: a norm": (lambda a, b: a * b.square().mean(1, keepdim=True).rsqrt(), None),
     "none: both are maxima": (lambda a, b: F.max_pool2d(a, 2) * F.max_pool2d(b, 2), None),
-    "none: gates": (lambda a, b: a * b.sigmoid().mean(1, keepdim=True) / 2, None),
+    "gates of places": (lambda a, b: a * b.sigmoid().mean(1, keepdim=True) / 2, GATES_OF_PLACES),
+    "gates of tokens": (
+        lambda a, b: (tokens(a) * F.hardsigmoid(tokens(b))).mT.view_as(a),
+        GATES_OF_PLACES,
+    ),
+    "a gated linear unit": (lambda a, b: F.glu(a + b, 1), "gates by which 'glu' multiplies places"),
+    "none: gates of channels": (lambda a, b: a * b.mean((2, 3), keepdim=True).sigmoid(), None),
+    "none: gates of the units themselves": (lambda a, b: a * a.sigmoid() + b, None),
 }
 
 

@@ -41,6 +41,11 @@ def each(x):
     return x[..., ::2, ::2]
 
 
+def beside(x, y):
+    """The first 3 channels of a map and the last 3 of another."""
+    return torch.cat([x[:, :3], y[:, 3:]], 1)
+
+
 def in_windows(x):
     """Maps (batch, channels, rows, 2, columns, 2) of pairs of rows and columns."""
     return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
@@ -95,6 +100,9 @@ OFF = {
     "a norm of windows of activations": lambda x, a, b, c: (
         each(a(x)) + by_channels(b(F.avg_pool2d(c(x).relu(), 3, 2, 1)))
     ),
+    "channels behind a pool beside others, then rectified": lambda x, a, b, c: b(
+        beside(pooled(a(x)), each(c(x))).flip(2).relu()
+    ),
     "a mean of activations as a factor": lambda x, a, b, c: (
         a(x) * b(c(x).relu().mean((2, 3), keepdim=True)) + x
     ),
@@ -128,6 +136,13 @@ ALIKE = {
     "an instance norm of activations": joined(
         lambda x: F.instance_norm(x.relu()), lambda x: x.relu()
     ),
+    "channels behind a pool beside others, then weights": lambda x, a, b, c: F.silu(
+        b(beside(pooled(a(x)), each(c(x))))
+    ),
+    "channels behind a pool beside others, then an instance norm": lambda x, a, b, c: b(
+        F.instance_norm(beside(pooled(a(x)), each(c(x)))).relu()
+    ),
+    "channels behind equal pools": lambda x, a, b, c: b(beside(pooled(a(x)), pooled(c(x))).relu()),
     "a gate of what was pooled": joined(
         lambda x: x * F.adaptive_max_pool2d(x.relu(), 1).sigmoid(), lambda x: x
     ),

@@ -12,16 +12,20 @@ from torch import Tensor
 from ...adapters.torch_calls import Interpolation, Padding
 from .compact import forget
 from .mixtures import (
+    ACTIVATIONS,
     ADAPTIVE,
     ADAPTIVE_MAXIMA,
     ADDITIONS,
     CONCATENATIONS,
+    LARGEST,
     MAX_POOLS,
     MEANS,
     NORM_POOLS,
+    ODD,
     POOLS,
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
+    SMALLEST,
     STACKS,
 )
 from .rule_table import MOVES, is_energy
@@ -74,6 +78,20 @@ def is_not_negative(x: Any) -> bool:
 def is_partly_not_negative(x: Any) -> bool:
     """Whether `x` joins such units to others."""
     return hasattr(x, _PARTLY)
+
+
+def activates_again(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the function is an activation of what an activation returned, or is not negative."""
+    x = args[0] if args else None
+    activates = name in ACTIVATIONS - ODD or rectifies(name, args, kwargs)
+    return activates and (hasattr(x, "rectified") or is_not_negative(x))
+
+
+def prefers_one(name: str, args: Sequence[Any]) -> bool:
+    """Whether the function keeps the largest of two units of which one alone is activated."""
+    if name not in LARGEST | SMALLEST or not all(map(is_energy, args[:2])):
+        return False
+    return len({is_not_negative(x) or hasattr(x, "rectified") for x in args[:2]}) > 1
 
 
 def mark_sign(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

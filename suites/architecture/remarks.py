@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.skeleton_marks import KERNEL_DOUBT
 from .compact import node_of, nodes_behind
-from .mixtures import ATTENTION, JOINS, MIXTURES, PRODUCTS_OF_UNITS
+from .mixtures import ATTENTION, JOINS, MATRIX_PRODUCTS, MIXTURES, PRODUCTS_OF_UNITS
 from .repeated_weights import REPEATED, Applications
 from .rule_table import history_of, is_energy, is_weight
 from .tags import tensors_in
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-GATES = ATTENTION | {"sigmoid", "hardsigmoid", "softmax", "log_softmax"}
+SIGMOIDS = frozenset({"sigmoid", "hardsigmoid"})
+GATES = ATTENTION | SIGMOIDS | {"softmax", "log_softmax"}
 """Functions that are gates or weights of attention, and constants by definition."""
 
 COMPARISONS = frozenset(
@@ -112,8 +114,11 @@ class Remarks:
             self.add(out, Approximation(doubt, assumed=True, layer=layer))
         if weights and self._applications.repeated(weights, energies[0], out):
             self.add(out, Approximation(REPEATED, assumed=True, layer=layer))
-        if name in PRODUCTS_OF_UNITS and any(map(_is_square, tensors)):
+        if name in PRODUCTS_OF_UNITS | MATRIX_PRODUCTS and any(map(_is_square, tensors)):
             what = f"squares by which {name!r} multiplies are constants"
+            self.add(out, Approximation(what, assumed=True, layer=layer))
+        if name == "glu" or (name in PRODUCTS_OF_UNITS and any(map(_gates_places, tensors))):
+            what = f"gates by which {name!r} multiplies places are constants"
             self.add(out, Approximation(what, assumed=True, layer=layer))
         lost = [_passed_through(t) for t in tensors if _is_gate(t)] if name in JOINS else []
         if any(functions - GATES for functions in lost):
@@ -142,15 +147,23 @@ def pass_on_gates(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor
     chosen by gates, or by their order, is not known; and if it makes a size of squares.
     """
     behind = frozenset[str]().union(*map(_passed_through, tensors))
-    noted = name in CHOICES or any(
-        name in functions and behind & kinds
-        for functions, kinds in ((COMPARISONS, GATES), (SIZES, SQUARES))
+    noted = (
+        name in CHOICES
+        or (name in COMPARISONS and behind & GATES)
+        or (behind & SQUARES and _makes_size(name, tensors))
     )
     if behind:
         for out in results:
             if not is_energy(out):
                 found = behind | _passed_through(out) | ({name} if noted else set())
                 out.passed_through = found  # type: ignore[attr-defined]
+
+
+def _makes_size(name: str, tensors: Sequence[Tensor]) -> bool:
+    """Whether a function of squares makes a statistic: not of random weights, or two of them."""
+    if name not in SIZES or any(map(is_weight, tensors)):
+        return False
+    return name not in MATRIX_PRODUCTS or not all(map(_passed_through, tensors))
 
 
 def chosen_by_image(t: Tensor) -> str | None:
@@ -183,3 +196,16 @@ def _passed_through(t: Tensor) -> frozenset[str]:
 def _is_gate(t: Tensor) -> bool:
     """Whether `t` depends on the image and is a constant here."""
     return not is_energy(t) and history_of(t) is not None
+
+
+def _gates_places(t: Tensor) -> bool:
+    """Whether `t` is a gate of the places of a map, and not of its channels alone."""
+    history = history_of(t)
+    gates = _is_gate(t) and bool(_passed_through(t) & SIGMOIDS)
+    return gates and history is not None and prod(history.grid) > 1 and _is_map(t, history.grid)
+
+
+def _is_map(t: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether axes of `t` run over the places of a grid."""
+    pairs = zip(t.shape[1:], t.shape[2:], strict=False)
+    return grid in pairs or prod(grid) in t.shape[1:]

@@ -18,8 +18,15 @@ from .constants import VECTOR_PRODUCTS, learned_vector
 from .from_image import written_apart
 from .gated_units import as_activation, as_gate, mark_gate
 from .maxima import MAXIMA, counted_together, mark_largest
-from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
-from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
+from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS, SUMS
+from .nonnegative import (
+    activates_again,
+    is_not_negative,
+    is_partly_not_negative,
+    mark_sign,
+    prefers_one,
+    rectifies,
+)
 from .offsets import mark_offset, multiplies_exponentials, multiplies_skewed
 from .rule_table import is_energy
 from .stored_factors import as_stored
@@ -27,7 +34,7 @@ from .written_out import WRITTEN_OUT, attention_of_groups
 from .written_softmax import as_softmax, mark_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def replaced(
     written = as_softmax(name, args) or written
     if paths:
         return ReplacedCall(name, args, kwargs, written, tuple(assumed))
+    if name in SUMS and _copies_a_term(args):
+        written = _sum_of_copies(name)
     if name in MAXIMA:
         joined, doubt = counted_together(name, args, kwargs)
         if joined is not None:
@@ -87,7 +96,38 @@ def replaced(
         assumed.append(f"what {name!r} divides by has a mean of 0, though it is not negative")
     if rectifies(name, args, kwargs) and args:
         if is_not_negative(args[0]):
-            return ReplacedCall(name, args[:1], {}, torch.clone, tuple(assumed))
+            return ReplacedCall(name, args[:1], {}, _passed, tuple(assumed))
         if is_partly_not_negative(args[0]):
             assumed.append(f"{name!r} passes half of the joined units that are not negative, too")
+    if activates_again(name, args, kwargs):
+        assumed.append(f"{name!r} passes half of what an activation returned, too")
+    if prefers_one(name, args):
+        assumed.append(f"{name!r} keeps each as often, though an activation made one")
     return ReplacedCall(name, args, kwargs, written, tuple(assumed))
+
+
+def _passed(x: Tensor) -> Tensor:
+    """All of `x`, which a rectifier passes; if one made it, it made the result."""
+    found = torch.clone(x)
+    if hasattr(x, "rectified"):
+        found.rectified = True  # type: ignore[attr-defined]
+    return found
+
+
+def _copies_a_term(args: Sequence[Any]) -> bool:
+    """Whether a sum copies units of one of its two terms along axes along which it has none."""
+    terms = args[:2]
+    if not all(map(is_energy, terms)):
+        return False
+    return any(t.shape != torch.broadcast_shapes(*(o.shape for o in terms)) for t in terms)
+
+
+def _sum_of_copies(name: str) -> Callable[..., Tensor]:
+    """The sum with its terms expanded, so that the copies are followed as such."""
+    function = {"rsub": torch.rsub}.get(name, torch.sub if "sub" in name else torch.add)
+
+    def written(first: Tensor, second: Tensor, **named: Any) -> Tensor:
+        found: Tensor = function(*torch.broadcast_tensors(first, second), **named)
+        return found
+
+    return written

@@ -138,6 +138,11 @@ def relu_constant_share(share: Tensor) -> Tensor:
     return ((1 - share**2).clamp(min=0).sqrt() + share * (torch.pi - share.acos())) / torch.pi
 
 
+def size_constant_share(share: Tensor) -> Tensor:
+    """Constant share of absolute values, whose product has the mean of a folded normal pair."""
+    return 2 * ((1 - share**2).clamp(min=0).sqrt() + share * share.asin()) / torch.pi
+
+
 Found = Any
 """Spans of one result, or a list of them where a function returns several."""
 

@@ -26,6 +26,7 @@ from .mixtures import (
     ADAPTIVE_MAXIMA,
     JOINS,
     LARGEST_OF_AXES,
+    MATRIX_PRODUCTS,
     MAX_POOLS,
     MAXIMA_OF_UNITS,
     MEANS,
@@ -34,10 +35,12 @@ from .mixtures import (
     POOLS,
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
+    STACKS,
 )
+from .nonnegative import is_not_negative
 from .remarks import is_statistic
 from .rule_table import is_energy, is_weight
-from .summed_places import MATRIX_PRODUCTS, summed_places, sums_places
+from .summed_places import summed_places, sums_places
 from .windows import pool_windows
 
 if TYPE_CHECKING:
@@ -71,15 +74,18 @@ class _Passed:
     """How often units passed which steps: `felt` ones change their share of a sum.
 
     `waiting` ones do so behind an activation or a norm, means behind a norm alone.
-    `rectified`: an activation made the units, and no random weights have mixed them since.
+    `rectified`: an activation made the units, or they are not negative, and no random weights have
+    mixed them since.
     `over_places` is what is assumed of a mean of them over the map, if they are not around 0 there:
     behind an activation or a product, of which random weights keep the mean, and batch norms not.
+    `apart`: some channels wait, others do not, and no random weights have mixed them since.
     """
 
     felt: Counter[_Step] = field(default_factory=Counter)
     waiting: Counter[_Step] = field(default_factory=Counter)
     rectified: bool = False
     over_places: str = ""
+    apart: bool = False
 
     @property
     def all(self) -> Counter[_Step]:
@@ -87,9 +93,9 @@ class _Passed:
         return self.felt + self.waiting
 
     @property
-    def means(self) -> Counter[_Step]:
-        """The waiting ones that are means or sums."""
-        return Counter({s: n for s, n in self.waiting.items() if s.assumed != _MAXIMA})
+    def maxima(self) -> Counter[_Step]:
+        """The waiting ones that are maxima: the others are means or sums."""
+        return Counter({s: n for s, n in self.waiting.items() if s.assumed == _MAXIMA})
 
 
 _NOTHING = _Passed()
@@ -109,7 +115,10 @@ def follow_shares(
     energies = [t for t in tensors if is_energy(t)]
     results = [t for t in results if is_energy(t)]
     behind = [getattr(t, _MARK, _NOTHING) for t in energies]
-    found = _through(name, _together(behind), tensors, results)
+    before = _together(behind)
+    found = _through(name, before, tensors, results)
+    if name in STACKS and len({frozenset(one.maxima.items()) for one in behind}) > 1:
+        found = replace(found, apart=True)
     step = _step(name, energies, results, args, kwargs)
     if step is not None and step.entries > 1:
         found = _after(found, step, of_places=sums_places(energies, step.entries))
@@ -118,9 +127,11 @@ def follow_shares(
             setattr(t, _MARK, found)
     products = PRODUCTS_OF_UNITS | MATRIX_PRODUCTS
     joins = name in JOINS | products | MAXIMA_OF_UNITS
-    if name in products and len(behind) > 1:  # the size of a factor counts at once
+    if name in products | MAXIMA_OF_UNITS and len(behind) > 1:  # sizes count at once
         behind = [_Passed(one.all) for one in behind]
     differ = _difference(behind) if joins else Counter()
+    if before.apart and _activates(name, results):
+        differ += before.maxima
     return min(differ).assumed.format(name) if differ else None
 
 
@@ -136,20 +147,27 @@ def _through(
     name: str, passed: _Passed, tensors: Sequence[Tensor], results: Sequence[Tensor]
 ) -> _Passed:
     """What the results of a function passed that is no maximum."""
-    if name in ACTIVATIONS - ODD or any(hasattr(t, "rectified") for t in results):
-        felt = passed.all - passed.means
-        return _Passed(felt, passed.means, rectified=True, over_places=_AVERAGED)
+    if _activates(name, results):
+        means = passed.waiting - passed.maxima
+        return _Passed(passed.felt + passed.maxima, means, rectified=True, over_places=_AVERAGED)
     if name in NORMS or _divides(name, tensors):
-        felt = passed.all - passed.means if name in OF_CHANNELS else passed.all
+        felt = passed.felt + passed.maxima if name in OF_CHANNELS else passed.all
         if name in MEAN_TAKEN_OFF and passed.rectified:
             felt[_Step(_MEANS)] += 1
         over_places = "" if name in OF_CHANNELS else passed.over_places
         return _Passed(felt, rectified=passed.rectified, over_places=over_places)
     if any(is_weight(t) for t in tensors):
-        return replace(passed, rectified=False)
+        return replace(passed, rectified=False, apart=False)
     if name in PRODUCTS_OF_UNITS and all(map(is_energy, tensors)) and len(tensors) > 1:
         return replace(passed, over_places=_PRODUCTS)
+    if any(map(is_not_negative, results)):
+        return replace(passed, rectified=True, over_places=_AVERAGED)
     return passed
+
+
+def _activates(name: str, results: Sequence[Tensor]) -> bool:
+    """Whether the function is an activation that passes a half, or is written as one."""
+    return name in ACTIVATIONS - ODD or any(hasattr(t, "rectified") for t in results)
 
 
 def _together(behind: Sequence[_Passed]) -> _Passed:
@@ -164,6 +182,7 @@ def _together(behind: Sequence[_Passed]) -> _Passed:
                 first.waiting | other.waiting,
                 first.rectified or other.rectified,
                 first.over_places or other.over_places,
+                first.apart or other.apart,
             )
     return first
 

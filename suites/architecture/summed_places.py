@@ -12,9 +12,6 @@ from .tags import runs_over
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MATRIX_PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "einsum"})
-"""Functions that sum products of the entries of two tensors."""
-
 
 def summed_places(name: str, args: Sequence[Any]) -> int:
     """The number of places over which one of `MATRIX_PRODUCTS` sums; 1 if it sums over none."""

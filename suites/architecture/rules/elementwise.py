@@ -20,6 +20,7 @@ from ..rule_table import (
     is_energy,
     relu_constant_share,
     rule,
+    size_constant_share,
     with_constant_share,
     with_history,
 )
@@ -148,7 +149,6 @@ def _log_softmax(
     "cpu",
     "cuda",
     "neg",
-    "abs",
     "positive",
     "nan_to_num",
     "requires_grad",
@@ -161,6 +161,15 @@ def _log_softmax(
 )
 def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
+
+
+@rule("abs")
+def _size(trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
+    """Every unit passes, of either sign; the constant share grows."""
+    share, out = constant_share(x), alias(x)
+    if trace.paths or share is None:
+        return out
+    return with_constant_share(out, size_constant_share(share))
 
 
 @rule("exp")
