@@ -75,8 +75,11 @@ map is off by 0.22 in the mean. Weights that are applied again to the same units
 returned, count as others, with a note; so does what a sum reads of gates alone, as nothing.
 Squares, roots and norms are statistics: where one is a term of a sum, or joined to units, there is
 no map; as a factor of units it is a constant (the norm of 8 channels as a factor: 0.45 for 0.53).
-Gates are constants too, those that differ from pixel to pixel as well: what leads to the gate alone
-counts as nothing (up to 0.2 off in `weakest` where that is another layer).
+Gates are constants too, with a note where they differ from place to place: what leads to the gate
+alone counts as nothing (up to 0.2 off in `weakest` where that is another layer). An activation of
+what an activation returned, a comparison of such units with others, and one of maxima have a note.
+Units that broadcasting copies are copies like others. Tokens of attention that have units in
+common, as behind earlier attention or a pool, count as independent: their share is 1 / n.
 
 Learned scales count as ones, and so does what is computed from them: two branches mixed by a and 1
 - a count alike. A unit times a gate of itself is an activation (SiLU, hard swish); a line that is

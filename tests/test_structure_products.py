@@ -227,6 +227,14 @@ NOTED = {
         lambda a, b: torch.maximum(a, F.max_pool2d(b, 3, 1, 1)),
         "maxima pass activations",
     ),
+    "the larger of a ReLU and another, in a stack": (
+        lambda a, b: torch.stack([a.relu(), b], 1).amax(1),
+        LARGER.replace("maximum", "amax"),
+    ),
+    "none: the largest place of each of them": (
+        lambda a, b: torch.cat([a.relu(), b], 1).amax((2, 3)),
+        None,
+    ),
     "none: the larger of two ReLUs": (lambda a, b: torch.maximum(a.relu(), b.relu()), None),
     "keys times values": (of_keys_and_values(lambda k, v: k.mT @ v), PRODUCTS),
     "with letters": (
@@ -275,6 +283,33 @@ def test_factors_that_are_no_independent_units_have_a_note(function, note):
     notes = measure_skeleton(light_copy(Two(function).eval()), (3, SIDE, SIDE)).notes
     found = [text for text in notes if "it is assumed" in text]
     assert not found if note is None else note in found[0]
+
+
+def averaged(join):
+    """A mean over columns of what joins units (1, channels, 1, 1) to a map, and that map."""
+
+    def function(a, b):
+        units = F.silu(a.mean((2, 3), keepdim=True))
+        return join(units, b).mean(3, keepdim=True)
+
+    return function
+
+
+COPIED = {
+    "added": averaged(lambda t, b: b + t),
+    "added in place": averaged(lambda t, b: b.clone().sub_(t)),
+    "times a mask": averaged(lambda t, b: t * torch.ones(1, 1, 8, 8) - b),
+    "plus numbers of places": averaged(lambda t, b: b + torch.rsub(torch.zeros(8, 8), t)),
+    "masked": averaged(lambda t, b: t.masked_fill(torch.arange(8) > 8, 0.0) - b),
+    "expanded": averaged(lambda t, b: t.expand_as(b) + b),
+}
+
+
+@pytest.mark.parametrize("function", COPIED.values(), ids=COPIED.keys())
+def test_units_that_broadcasting_copies_have_a_note_where_they_are_averaged(function):
+    """A mean of 8 equal units is as large as one of them; in silence it had an eighth."""
+    notes = measure_skeleton(light_copy(Two(function).eval()), (3, SIDE, SIDE)).notes
+    assert any("'mean' behind 'expand" in text for text in notes)
 
 
 class Scaled(Two):

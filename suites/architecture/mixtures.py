@@ -49,7 +49,7 @@ SPATIAL = POOLS | MAX_POOLS | NORM_POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTI
 """Functions that may work on each channel by itself, where the channels are the second axis."""
 COPIES = frozenset(
     """
-    expand gather take_along_dim pad repeat_interleave repeat tile index_select getitem
+    expand expand_as gather take_along_dim pad repeat_interleave repeat tile index_select getitem
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that may copy units, as padding with reflected ones does."""

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .broadcasts import written_with_copies
 from .constants import VECTOR_PRODUCTS, learned_vector
 from .from_image import written_apart
 from .gated_units import as_activation, as_gate, mark_gate
 from .maxima import MAXIMA, counted_together, mark_largest
-from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS, SUMS
+from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import (
     activates_again,
     is_not_negative,
@@ -34,7 +35,7 @@ from .written_out import WRITTEN_OUT, attention_of_groups
 from .written_softmax import as_softmax, mark_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def replaced(
     written = as_softmax(name, args) or written
     if paths:
         return ReplacedCall(name, args, kwargs, written, tuple(assumed))
-    if name in SUMS and _copies_a_term(args):
-        written = _sum_of_copies(name)
+    written = written_with_copies(name, args) or written
     if name in MAXIMA:
         joined, doubt = counted_together(name, args, kwargs)
         if joined is not None:
@@ -112,22 +112,3 @@ def _passed(x: Tensor) -> Tensor:
     if hasattr(x, "rectified"):
         found.rectified = True  # type: ignore[attr-defined]
     return found
-
-
-def _copies_a_term(args: Sequence[Any]) -> bool:
-    """Whether a sum copies units of one of its two terms along axes along which it has none."""
-    terms = args[:2]
-    if not all(map(is_energy, terms)):
-        return False
-    return any(t.shape != torch.broadcast_shapes(*(o.shape for o in terms)) for t in terms)
-
-
-def _sum_of_copies(name: str) -> Callable[..., Tensor]:
-    """The sum with its terms expanded, so that the copies are followed as such."""
-    function = {"rsub": torch.rsub}.get(name, torch.sub if "sub" in name else torch.add)
-
-    def written(first: Tensor, second: Tensor, **named: Any) -> Tensor:
-        found: Tensor = function(*torch.broadcast_tensors(first, second), **named)
-        return found
-
-    return written

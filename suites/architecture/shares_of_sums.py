@@ -36,6 +36,7 @@ from .mixtures import (
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
     STACKS,
+    summed_axes,
 )
 from .nonnegative import is_not_negative
 from .remarks import is_statistic
@@ -57,6 +58,7 @@ OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "instance_norm"})
 _MAXIMA = "maxima pass activations and vary as other units do, to which {!r} joins them"
 _MEANS = "activations have no mean that a norm takes off, where {!r} joins them to others"
 _AVERAGED = "means of activations are as small as means of units around 0, where {!r} joins them"
+_CHOSEN = "{!r} keeps each as often, though an activation made one"
 _PRODUCTS = "products summed over places are as small as independent ones, where {!r} joins them"
 
 _MARK = "steps_passed"
@@ -78,7 +80,8 @@ class _Passed:
     mixed them since.
     `over_places` is what is assumed of a mean of them over the map, if they are not around 0 there:
     behind an activation or a product, of which random weights keep the mean, and batch norms not.
-    `apart`: some channels wait, others do not, and no random weights have mixed them since.
+    `apart`: activations made some channels, or these wait, and not others, and no random weights
+    have mixed them since.
     """
 
     felt: Counter[_Step] = field(default_factory=Counter)
@@ -96,6 +99,11 @@ class _Passed:
     def maxima(self) -> Counter[_Step]:
         """The waiting ones that are maxima: the others are means or sums."""
         return Counter({s: n for s, n in self.waiting.items() if s.assumed == _MAXIMA})
+
+    @property
+    def kind(self) -> tuple[bool, frozenset[tuple[_Step, int]]]:
+        """What a comparison or an activation of channels rests on."""
+        return self.rectified, frozenset(self.maxima.items())
 
 
 _NOTHING = _Passed()
@@ -117,7 +125,7 @@ def follow_shares(
     behind = [getattr(t, _MARK, _NOTHING) for t in energies]
     before = _together(behind)
     found = _through(name, before, tensors, results)
-    if name in STACKS and len({frozenset(one.maxima.items()) for one in behind}) > 1:
+    if name in STACKS and len({one.kind for one in behind}) > 1:
         found = replace(found, apart=True)
     step = _step(name, energies, results, args, kwargs)
     if step is not None and step.entries > 1:
@@ -132,7 +140,18 @@ def follow_shares(
     differ = _difference(behind) if joins else Counter()
     if before.apart and _activates(name, results):
         differ += before.maxima
+    if before.apart and _compares_channels(name, energies, args, kwargs):
+        differ[_Step(_CHOSEN)] += 1
     return min(differ).assumed.format(name) if differ else None
+
+
+def _compares_channels(
+    name: str, energies: Sequence[Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    """Whether the function keeps the largest of units along axes of which one is the second."""
+    if name not in LARGEST_OF_AXES or len(energies) > 1:
+        return False
+    return 1 in (summed_axes(args, kwargs) or (1,))
 
 
 def _difference(behind: Sequence[_Passed]) -> Counter[_Step]:
