@@ -7,6 +7,7 @@ README.md. Without RUN_DIR the README alone is written again, from the other fil
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -42,6 +43,9 @@ EVEN = 0.95
 """A model counts as even when its least sensitive phase gets this share of the average or more."""
 MIDDLE = 2021
 """The year in which families of attention began to fill timm."""
+LAYERS = re.compile(r" in layers? '.*$")
+FUNCTION = re.compile(r"'\w+'")
+"""In a note: the layers in which something is assumed, and the function that makes it."""
 METRICS = (
     *("weakest", "imbalance", "ratio", "by_period_2", "relL1", "path_ratio"),
     *("receptive_field", "coverage", "uneven_layers"),
@@ -142,11 +146,8 @@ opens from disk, with ranking, maps and plots.
   fixed mixtures of units that follow one another (a pool behind attention or behind a max-pool
   whose windows overlap, two resamplings in a row) are taken as independent. By family:
   {by_family(plain.loc[rough])}.
-- In {len(guessed)} something is assumed that the network does not say, and a note says what:
-  weights that are applied again to the same units are others, what a sum reads of gates alone
-  is constant, maxima that a sum joins to others pass and vary as these do, means of activations
-  and of products over the map are as small as those of other units. By family:
-  {by_family(plain.loc[guessed])}.
+- In {len(guessed)} something is assumed that the network does not say, and a note says what (the
+  table below counts). By family: {by_family(plain.loc[guessed])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
@@ -160,6 +161,10 @@ opens from disk, with ranking, maps and plots.
 ## The ten whose least sensitive phase gets least
 
 {worst(known, treated)}
+
+## What is assumed, by number of architectures
+
+{assumptions(records, len(plain))}
 
 {missing_table(plain)}
 The year of a family is that of the first paper that its module in timm names. How these numbers
@@ -191,6 +196,19 @@ def by_year(known: pd.DataFrame) -> str:
 def by_family(frame: pd.DataFrame) -> str:
     """How many models of each family, the most first."""
     return ", ".join(f"{family} {n}" for family, n in frame.family.value_counts().items())
+
+
+def assumptions(records: Sequence[Record], count: int) -> str:
+    """One row an assumption that the notes tell, whichever function makes it, the most first."""
+    models = defaultdict(set)
+    for record in records:
+        if record.fill == "none":
+            for note in record.notes:
+                if note.startswith(ASSUMED):
+                    what = LAYERS.sub("", note.removeprefix(ASSUMED))
+                    models[FUNCTION.sub("a function", what)].add(record.model.reference)
+    rows = sorted(((what, len(found)) for what, found in models.items()), key=lambda r: (-r[1], r))
+    return tabulate(rows, headers=("assumed", f"architectures, of {count}"), tablefmt="github")
 
 
 def share_of_period(uneven: pd.DataFrame) -> str:
