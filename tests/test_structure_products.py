@@ -271,8 +271,20 @@ NOTED = {
         lambda a, b: (tokens(a) * F.hardsigmoid(tokens(b))).mT.view_as(a),
         GATES_OF_PLACES,
     ),
+    "gates of places, resized": (
+        lambda a, b: a * F.interpolate(F.avg_pool2d(b, 2).sigmoid(), scale_factor=2),
+        GATES_OF_PLACES,
+    ),
+    "none: a mean of gates of places": (
+        lambda a, b: a * b.sigmoid().mean((2, 3), keepdim=True),
+        None,
+    ),
     "a gated linear unit": (lambda a, b: F.glu(a + b, 1), "gates by which 'glu' multiplies places"),
     "none: gates of channels": (lambda a, b: a * b.mean((2, 3), keepdim=True).sigmoid(), None),
+    "none: gates of channels, expanded": (
+        lambda a, b: a * b.mean((2, 3), keepdim=True).sigmoid().expand_as(a),
+        None,
+    ),
     "none: gates of the units themselves": (lambda a, b: a * a.sigmoid() + b, None),
 }
 

@@ -99,6 +99,8 @@ class Remarks:
             self.gates[f"{name!r}{in_layer(layer)}"] = None
             for t in tensors_in(out):
                 t.passed_through = frozenset({name})  # type: ignore[attr-defined]
+                if name in SIGMOIDS and _is_map(t):
+                    t.gates_places = True  # type: ignore[attr-defined]
 
     def on_result(self, name: str, tensors: Sequence[Tensor], out: Any, layer: str) -> None:
         """Remark on weights that are applied again, and on constants that are added to energies.
@@ -157,6 +159,8 @@ def pass_on_gates(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor
             if not is_energy(out):
                 found = behind | _passed_through(out) | ({name} if noted else set())
                 out.passed_through = found  # type: ignore[attr-defined]
+                if any(hasattr(t, "gates_places") for t in tensors):
+                    out.gates_places = True  # type: ignore[attr-defined]
 
 
 def _makes_size(name: str, tensors: Sequence[Tensor]) -> bool:
@@ -199,13 +203,15 @@ def _is_gate(t: Tensor) -> bool:
 
 
 def _gates_places(t: Tensor) -> bool:
-    """Whether `t` is a gate of the places of a map, and not of its channels alone."""
+    """Whether `t` is made of gates of the places of a map, and not of its channels alone."""
+    several = sum(n > 1 for n in t.shape[1:]) > 1  # also where it was resized
+    return _is_gate(t) and hasattr(t, "gates_places") and (several or _is_map(t))
+
+
+def _is_map(t: Tensor) -> bool:
+    """Whether axes of `t` run over the places of the map that it comes from."""
     history = history_of(t)
-    gates = _is_gate(t) and bool(_passed_through(t) & SIGMOIDS)
-    return gates and history is not None and prod(history.grid) > 1 and _is_map(t, history.grid)
-
-
-def _is_map(t: Tensor, grid: tuple[int, int]) -> bool:
-    """Whether axes of `t` run over the places of a grid."""
+    if history is None or prod(history.grid) == 1:
+        return False
     pairs = zip(t.shape[1:], t.shape[2:], strict=False)
-    return grid in pairs or prod(grid) in t.shape[1:]
+    return history.grid in pairs or prod(history.grid) in t.shape[1:]
