@@ -85,8 +85,6 @@ def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     versions = records[0].environment.libraries
     images = next(r.images.count for r in records if r.images)
     minutes = sum(r.timing.load_s + r.timing.measure_s for r in records) / 60
-    later = [r for r in records if r.suite == "padding"]
-    first = [r for r in records if r.suite != "padding"]
     return f"""\
 # Measured at the initial state: {len(plain)} architectures of {plain.family.nunique()} families
 
@@ -101,7 +99,7 @@ training makes of it).{left(plain)}
 torch {versions["torch"]}, timm {versions["timm"]}, {days(records)},
 {images} dead-leaves images, seed 0, CPU,
 one thread a worker beside other work; {minutes:.0f} minutes of computing for {len(records)}
-records: the gradient suites of {commits(first)}, `padding` of {commits(later)}.
+records, of {commits(records)}.
 `board.csv` has every number, `records.jsonl.gz` the packed
 records, `board.html` both on one page with maps and plots, `top1.csv` the accuracies that timm
 publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
