@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS, SUMS
-from .rule_table import is_energy
+from .rule_table import history_of, is_energy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ def written_with_copies(name: str, args: Sequence[Any]) -> Callable[..., Tensor]
     """What carries out a function of which an argument is broadcast to that of another, else None.
 
     In a product of two energies each copy is multiplied by another unit, and so is another one.
+    What is copied to other channels of its place meets no copy in a mean over places.
     """
     terms = [t for t in args[:2] if isinstance(t, Tensor)]
     energies = [t for t in terms if is_energy(t)]
@@ -35,9 +36,19 @@ def written_with_copies(name: str, args: Sequence[Any]) -> Callable[..., Tensor]
     if len(energies) > 1 and name in PRODUCTS_OF_UNITS | QUOTIENTS:
         return None
     shape = torch.broadcast_shapes(*(t.shape for t in terms))
-    if all(t.shape == shape for t in energies):
+    if all(t.shape == shape or _to_channels(t, shape) for t in energies):
         return None
     return partial(_copied, _FUNCTIONS[name], shape)
+
+
+def _to_channels(t: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a map (batch, 1, rows, columns) is copied to channels of `shape` alone."""
+    history = history_of(t)
+    return (
+        history is not None
+        and len(t) == shape[0]
+        and tuple(t.shape[1:]) == (1, *history.grid) == (1, *shape[2:])
+    )
 
 
 def _copied(
