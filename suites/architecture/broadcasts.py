@@ -46,8 +46,9 @@ def _to_channels(t: Tensor, shape: Sequence[int]) -> bool:
     history = history_of(t)
     return (
         history is not None
-        and len(t) == shape[0]
-        and tuple(t.shape[1:]) == (1, *history.grid) == (1, *shape[2:])
+        and t.ndim == len(shape) == 4
+        and tuple(t.shape) == (shape[0], 1, *history.grid)
+        and history.grid == tuple(shape[2:])
     )
 
 
