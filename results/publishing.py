@@ -111,12 +111,25 @@ def days(records: Iterable[Record]) -> str:
 
 
 def commits(records: Iterable[Record]) -> str:
-    """The commit that records were measured at, or how many there were, and uncommitted changes."""
-    made = [r.environment.git for r in records if r.environment.git]
-    found = sorted({git.commit[:12] for git in made})
-    changed = " with changes" if any(git.dirty for git in made) else ""
-    named = f"commit `{found[0]}`" if len(found) == 1 else f"{len(found)} commits"
-    return named + changed
+    """The commit that records were measured at, or that of each suite, and uncommitted changes.
+
+    Where records of one suite are of several commits, how many there were.
+    """
+    suites: dict[str, set[str]] = defaultdict(set)
+    dirty = False
+    for record in records:
+        if (git := record.environment.git) is not None:
+            suites[git.commit[:12]].add(record.suite)
+            dirty |= git.dirty
+    several = sum(map(len, suites.values())) > len(set().union(*suites.values()))
+    if not suites or several:
+        named = f"{len(suites)} commits"
+    elif len(suites) == 1:
+        named = f"commit `{next(iter(suites))}`"
+    else:
+        parts = sorted(suites.items(), key=lambda item: (-len(item[1]), item[0]))
+        named = "commits " + " and ".join(f"`{c}` ({', '.join(sorted(s))})" for c, s in parts)
+    return named + (" with changes" if dirty else "")
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:

@@ -58,9 +58,17 @@ class Metric:
         """
         return self.unit in SCALED_UNITS
 
+    @property
+    def counts(self) -> bool:
+        """Whether its values are numbers of things, such as layers or pixels."""
+        return self.unit in COUNTED_UNITS
+
 
 MEASURED_AT, MAPS_OF, ANSWER_IS = "measured at ", "maps are those of ", "the answer is "
 """How the notes begin that name the map which a suite about outputs measured."""
+
+COUNTED_UNITS = ("channels", "layers", "pixels", "rows")
+"""Units of numbers that are whole where they are counted, not estimated."""
 
 SCALED_UNITS = ("map units", "output units")
 """Units of numbers that double if the output of the model is doubled."""

@@ -15,6 +15,7 @@ from perimetry.adapters.errors import IMPORTED, InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.output.numbers import column_texts
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.tables import FORMATS, cut_names, render_board, short_names
 from perimetry.bench.ranking.view import Condition, View, shown_groups, split_where
 from perimetry.bench.records.parts import Failure
@@ -198,6 +199,37 @@ def test_changes_have_signs():
         "-0.100",
         "0.000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "signed", "texts"),
+    [
+        ([(25.0, None, None), (3.0, None, None), None], False, ["25", "3", ""]),
+        ([(0.0, None, None), (1.0, 1.0, 1.0)], False, ["0", "1"]),
+        ([(2.0, None, None), (-3.0, None, None), (0.0, None, None)], True, ["+2", "-3", "0"]),
+        ([(25.0, None, None), (3.5, None, None)], False, ["25.0", "3.5"]),
+        ([(25.0, 24.0, 26.0), (3.0, 2.0, 4.0)], False, ["25.0 ±1.0", "3.0 ±1.0"]),
+    ],
+)
+def test_counts_have_no_decimals(values, signed, texts):
+    """Whole numbers of things are written so; estimates of them have the decimals of numbers."""
+    assert column_texts(values, signed=signed, counts=True) == texts
+
+
+def test_a_board_of_counts_writes_them_as_such():
+    """The number of uneven layers in the table, and in the data of the page."""
+    board = Board(
+        [
+            record("structure", {"weakest": 0.5, "uneven_layers": count}, model=model(name))
+            for name, count in (("a.onnx", 25.0), ("b.onnx", 3.0))
+        ],
+        sort="structure.uneven_layers",
+    )
+    shown = render_board(board, "md")
+    assert {"25", "3"} <= {cell.strip() for cell in shown.split("|")}
+    flags = {metric["id"]: metric["counts"] for metric in content(board)["metrics"]}
+    assert flags["structure.uneven_layers"]
+    assert not flags["structure.weakest"]
 
 
 def test_names_are_never_cut_where_they_differ():

@@ -132,10 +132,18 @@ def test_an_interval_leaves_out_zero_exactly_where_the_verdict_says_that_two_dif
 
 @pytest.mark.parametrize(
     ("before", "after", "differ"),
-    [(0.4441, 0.44412, False), (0.4441, 0.452, True), (435.0, 436.0, True), (435.0, 435.0, False)],
+    [
+        (0.4441, 0.44412, False),
+        (0.4441, 0.452, True),
+        (435.0, 436.0, True),
+        (435.0, 435.0, False),
+        (0.10045, 0.09996, False),  # printed as 0.100 and 0.1000
+        (0.1004, 0.1006, True),
+        (3.452e-6, 3.449e-6, False),
+    ],
 )
 def test_exact_values_differ_beyond_rounding_only(before, after, differ):
-    """Below a thousandth two exact numbers are alike; whole numbers are equal or differ."""
+    """Those that print alike or differ by less than a thousandth are alike, but for whole ones."""
     records = []
     for value in (before, after):
         (record,) = audit(opened(net()), ("structure",), device="cpu")

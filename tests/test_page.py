@@ -230,6 +230,18 @@ def test_maps_get_coarser_until_they_fit():
     assert pack_maps(variants[0], 56)[0].facts["shape"] == [56, 56]
 
 
+def test_where_one_map_has_room_it_is_the_measured_one():
+    """Of an expected and a measured map a coarse page shows what was measured, as thumbnails do."""
+    records = [
+        planted.record("a", 0.5, suite=suite, maps=planted.field(0.5))
+        for suite in ("structure", "deadpixel")
+    ]
+    suites = {
+        level: {p.facts["suite"] for p in pack_maps(records, level)} for level in (None, 112, 56)
+    }
+    assert suites == {None: {"structure", "deadpixel"}, 112: {"deadpixel"}, 56: {"deadpixel"}}
+
+
 def test_thumbnails_are_over_the_mean():
     """A map and a profile, bytes from 0 to the largest value in means."""
     record = planted.record("a", 0.5, maps=planted.field(0.25))

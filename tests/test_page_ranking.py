@@ -11,7 +11,7 @@ import browser as browsers
 import planted_boards as planted
 import pytest
 from browser import AS_IT_IS, LINKS
-from planted_report import record
+from planted_report import model, record
 
 from perimetry.bench.output.templates import asset
 from perimetry.bench.ranking.board import Board
@@ -129,6 +129,24 @@ def test_further_columns_show_joined_numbers(visit):
     cell = visit.page.locator('.tabulator-row [tabulator-field="j:top1"]').first
     best = max(math.sin(k) + 70 for k in range(2, planted.MODELS))
     assert float(cell.inner_text()) == pytest.approx(best, abs=0.05)
+
+
+def test_counts_are_whole(browser, tmp_path):
+    """25 layers are not 25.0, as the figures of a model are not either."""
+    records = [
+        record("structure", {"weakest": 0.25, "uneven_layers": float(count)}, model=model(name))
+        for name, count in (("a.onnx", 25), ("b.onnx", 3))
+    ]
+    board = Board(records, sort="structure.uneven_layers")
+    write_page(board, tmp_path / "counts.html", title="Counts")
+    visit = browsers.Visit(browser, tmp_path / "counts.html")
+    assert sorted(visit.texts('.tabulator-row [tabulator-field="asis"]')) == ["25", "3"]
+    visit.page.click(LINKS)
+    (layers,) = (row for row in visit.texts("tr") if row.startswith("uneven_layers"))
+    assert layers.split()[-1] == "3"
+    assert "0.250" in visit.texts(".metrics")[0]
+    assert visit.problems == []
+    visit.close()
 
 
 def test_words_and_metrics_are_explained_where_they_stand(browser, tmp_path):

@@ -108,17 +108,26 @@ def test_a_failed_measurement_replaces_no_published_one(grown):
 
 
 def test_the_commits_and_days_of_a_set_are_told(monkeypatch):
-    """One commit is named, of several the number; changes that were not committed are said."""
+    """One commit is named, and that of each suite where it has one; of others the number.
+
+    Changes that were not committed are said.
+    """
     made = script(RESULTS / "publishing.py", monkeypatch)
 
-    def at(commit, dirty, day):
-        one = record("a", 0.5)
+    def at(commit, dirty, day, suite="deadpixel"):
+        one = record("a", 0.5, suite=suite)
         there = one.environment.model_copy(update={"git": Git(commit=commit, dirty=dirty)})
         return one.model_copy(update={"environment": there, "created": f"2026-01-{day}T00"})
 
     first, again = at("a" * 40, False, "02"), at("b" * 40, True, "01")
     assert made.commits([first, first]) == f"commit `{'a' * 12}`"
     assert made.commits([first, again]) == "2 commits with changes"
+    other = at("c" * 40, False, "02", "structure")
+    assert made.commits([other, first, first]) == (
+        f"commits `{'a' * 12}` (deadpixel) and `{'c' * 12}` (structure)"
+    )
+    assert made.commits([other, first, again]) == "3 commits with changes"
+    assert made.commits([]) == "0 commits"
     assert made.days([first, first]) == "2026-01-02"
     assert made.days([first, again]) == "2026-01-01 to 2026-01-02"
 

@@ -132,7 +132,8 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
     alike = total - 1 - better - worse
     above, below = found.neighbours
     rows = [*above, found.row, *below]
-    numbers = column_texts([bounded(row, found.column) for row in rows])
+    values = [bounded(row, found.column) for row in rows]
+    numbers = column_texts(values, counts=found.board.counts(found.column))
     definition = f" ({metric.definition})" if metric else ""
     defects = [found.board.defects(row) for row in rows]
     own = defects[len(above)]

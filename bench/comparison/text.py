@@ -40,14 +40,14 @@ EXPLANATION = (
     "lies within 2 % of the value (or 0.01, for ratios, shares and cosines); else they are not "
     "shown to differ. d: effect size, in standard deviations of one sample's contribution; p: "
     "two-sided, corrected for the same number. Exact values have no interval: they differ where "
-    "rounding (0.1 % of numbers that are not whole) does not explain it."
+    "their printed digits do, by more than rounding (0.1 % of numbers that are not whole)."
 )
 
 
 ALL_EXACT = (
     "Difference: second minus first. No value here has an interval: exact ones differ where "
-    "rounding (0.1 % of numbers that are not whole) does not explain it, the others are not shown "
-    "to differ."
+    "their printed digits do, by more than rounding (0.1 % of numbers that are not whole), the "
+    "others are not shown to differ."
 )
 
 

@@ -9,7 +9,7 @@ from ...suites.measuring.findings import join_names
 from .text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -93,15 +93,23 @@ TINY = 0.0005
 
 
 def column_texts(
-    values: Sequence[Bounded | None], *, intervals: bool = True, signed: bool = False
+    values: Sequence[Bounded | None],
+    *,
+    intervals: bool = True,
+    signed: bool = False,
+    counts: bool = False,
 ) -> list[str]:
     """Each value as text, empty for None.
 
     All have the same decimals: three, or one if a value is 10 or more; in scientific notation where
-    all are too small for that. Intervals are all ± their half, or all both ends if one of them is
-    lopsided. A half that would be printed as 0 is rounded up.
+    all are too small for that. `counts` have none if all of them are whole and certain. Intervals
+    are all ± their half, or all both ends if one of them is lopsided. A half that would be printed
+    as 0 is rounded up.
     """
-    form = _Format(max((abs(value[0]) for value in values if value is not None), default=0.0))
+    known = [value for value in values if value is not None]
+    if counts and are_whole(known):
+        return ["" if value is None else _whole(value[0], signed=signed) for value in values]
+    form = _Format(max((abs(value[0]) for value in known), default=0.0))
     spans = [_span(value) if intervals else None for value in values]
     ends = any(is_lopsided(*span) for span in spans if span is not None)
     found = []
@@ -114,6 +122,15 @@ def column_texts(
             shown += f" ±{form.half(max(span[0] - span[1], span[2] - span[0]))}"
         found.append(shown)
     return found
+
+
+def are_whole(values: Iterable[Bounded]) -> bool:
+    """Whether all are whole numbers without an interval."""
+    return all(float(value[0]).is_integer() and _span(value) is None for value in values)
+
+
+def _whole(value: float, *, signed: bool) -> str:
+    return f"{value:+.0f}" if signed and value else f"{value:.0f}"
 
 
 class _Format:

@@ -104,6 +104,11 @@ class Board:
         suite = self.suites.get(prefix.partition(":")[0])
         return next((m for m in suite.metrics if m.name == name), None) if suite else None
 
+    def counts(self, column: str) -> bool:
+        """Whether the values of a column are numbers of things, such as layers or pixels."""
+        known = self.metric(column)
+        return known is not None and known.counts
+
     def untreated(self, row: BoardRow) -> BoardRow | None:
         """The row of the same model without kernel padding; None for such a row itself."""
         return None if row.fill == "none" else self._untreated.get(row.model)

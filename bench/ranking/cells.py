@@ -135,7 +135,7 @@ class _Table:
     def _numbers(self, rows: Sequence[BoardRow | None], column: str) -> list[str]:
         """The values in `column`, in one format, or what is said in place of one."""
         values = [bounded(row, column) for row in rows]
-        texts = column_texts(values, intervals=self.view.intervals)
+        texts = self._texts(values, column)
         found = []
         for row, value, text in zip(rows, values, texts, strict=True):
             why = untouched(row) if row and self.view.rows == "models" else None
@@ -146,6 +146,17 @@ class _Table:
             else:
                 found.append(self._missing(row, column))
         return found
+
+    def _texts(
+        self, values: Sequence[Bounded | None], column: str, *, signed: bool = False
+    ) -> list[str]:
+        """Numbers of a column, or changes of them."""
+        return column_texts(
+            values,
+            intervals=self.view.intervals,
+            signed=signed,
+            counts=self.board.counts(column),
+        )
 
     def _changes(self, column: str) -> list[tuple[str, list[str]]]:
         """Treated less untreated in the sorted column; where rows are models, for each variant."""
@@ -158,7 +169,7 @@ class _Table:
     def _change(self, rows: Sequence[BoardRow | None], column: str) -> list[str]:
         values = [self.board.change(row, column) if row else None for row in rows]
         bounded = [None if c is None else (c.value, c.low, c.high) for c in values]
-        texts = column_texts(bounded, intervals=self.view.intervals, signed=True)
+        texts = self._texts(bounded, column, signed=True)
         return [
             text
             if text or row is None or row.fill == "none"

@@ -57,16 +57,18 @@ let data; // written by ranking/page/numbers.py and page.py
 const state = { metric: 0, fill: null, search: "", family: "", columns: [], open: null, down: false };
 
 // Three decimals under 10, one above; tiny numbers in scientific notation; as `column_number` does.
-function number(value) {
+// Counts are whole.
+function number(value, counts = false) {
   if (value === null || value === undefined) return "n/a";
+  if (counts) return minus(value.toFixed(0));
   if (Math.abs(value) < 1e-12) return "0";
   if (Math.abs(value) < 0.0005) return minus(value.toExponential(0));
   if (Math.abs(value) >= 1e6) return minus(value.toExponential(2));
   return minus(value.toFixed(Math.abs(value) < 10 ? 3 : 1));
 }
 
-function signed(value) {
-  return value === null || value === undefined ? "" : (value > 0 ? "+" : "") + number(value);
+function signed(value, counts = false) {
+  return value === null || value === undefined ? "" : (value > 0 ? "+" : "") + number(value, counts);
 }
 
 const minus = (text) => text.replace("-", "−");
@@ -83,13 +85,14 @@ const at = (column, i) => (column ? (column[i] ?? null) : null);
 // An end of an interval, null where the command asked for numbers alone.
 const endAt = (column, i) => (data.intervals ? at(column, i) : null);
 
-// Value, interval, rank and reason of a metric for one model and kernel padding.
+// Value (and whether it counts things), interval, rank and reason of a metric for one model and kernel padding.
 function cell(metric, fill, i) {
   const columns = data.numbers[metric][fill];
   if (!columns) return { v: null, low: null, high: null, rank: null, rankHigh: null, why: "not measured" };
   const why = columns.why[i];
   return {
     v: at(columns.v, i),
+    counts: data.metrics[metric].counts,
     low: endAt(columns.low, i),
     high: endAt(columns.high, i),
     rank: at(columns.rank, i),
@@ -102,7 +105,8 @@ function cell(metric, fill, i) {
 function change(metric, fill, i) {
   const columns = data.numbers[metric][fill];
   if (!columns || fill === "none") return { v: null, low: null, high: null };
-  return { v: at(columns.change, i), low: endAt(columns.changeLow, i), high: endAt(columns.changeHigh, i) };
+  const { counts } = data.metrics[metric];
+  return { v: at(columns.change, i), counts, low: endAt(columns.changeLow, i), high: endAt(columns.changeHigh, i) };
 }
 
 // The certain defects of model `i`, such as dead regions, in one text; null without any.
@@ -201,7 +205,7 @@ function intervalText(value, ends = isLopsided(value)) {
 function valueNode(value, text = number, ends = undefined) {
   if (value.v === null) return value.why === undefined ? el("span") : missing(value.why);
   const shown = half(value.v, value.low, value.high) ? el("small", {}, intervalText(value, ends)) : null;
-  return el("span", { class: "value" }, text(value.v), shown);
+  return el("span", { class: "value" }, text(value.v, value.counts), shown);
 }
 
 function save(name, type, text) {

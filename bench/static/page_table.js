@@ -154,6 +154,7 @@ function furtherColumn(key) {
       formatter: (c) => el("span", {}, c.getValue()),
     };
   const text = ["c:parameters", "c:macs"].includes(key) ? shortCount : number;
+  const counts = key.startsWith("m") && data.metrics[Number(key.slice(1))].counts;
   return {
     ...figures,
     title: "",
@@ -162,7 +163,7 @@ function furtherColumn(key) {
     headerWordWrap: true,
     titleFormatter: headed(title.replace(/^.*\./, ""), hintOf(key)),
     titleDownload: title,
-    formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, text(c.getValue()))),
+    formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, text(c.getValue(), counts))),
   };
 }
 

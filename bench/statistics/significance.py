@@ -12,7 +12,7 @@ difference is at most 5 %. Two models are shown to differ just where this interv
 Rounding widens the interval: common random numbers make even rounding significant (two exports of
 one network differ by 1e-7 in the same direction on every image), and two runtimes round exact
 numbers in different ways. It is `NEGLIGIBLE` of the larger value for estimates, `PRINTED` for exact
-numbers that are not whole.
+numbers that are not whole, and the whole difference of those that print alike.
 
 The half width of an interval falls with the root of n. So n (half / |difference|)^2 samples would
 show a difference of the size that was measured, if that is its true size.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..output.numbers import format_number
 from .difference import Difference, is_exact, metric_difference, sample_count
 
 if TYPE_CHECKING:
@@ -177,8 +178,10 @@ def _rounding(first: Record, second: Record, metric: str) -> float:
     values = [record.metrics[metric].value or 0.0 for record in (first, second)]
     size = max(map(abs, values))
     if is_exact(first, metric) and is_exact(second, metric):
-        whole = all(float(value).is_integer() for value in values)
-        return 0.0 if whole else max(SMALLEST, PRINTED * size)
+        if all(float(value).is_integer() for value in values):
+            return 0.0
+        alike = len({float(format_number(value)) for value in values}) == 1
+        return max(SMALLEST, PRINTED * size, abs(values[0] - values[1]) if alike else 0.0)
     return max(SMALLEST, NEGLIGIBLE * size)
 
 

@@ -2,10 +2,10 @@
 
 Each level has fewer or coarser maps than the one before; the first level that fits the size of the
 page is used. At the first level a model's panel has every map of its records, up to `SIDE` values a
-side. At the others it has one whole map, reduced to means over blocks, and the phase profile at
-full resolution, which has the pattern of the strides that block means smooth away. The ranking has
-two thumbnails at every level: a whole map of `THUMB` values a side and a profile. At the last level
-they are the only maps.
+side. At the others it has one whole map, a measured one if there is one, reduced to means over
+blocks, and the phase profile at full resolution, which has the pattern of the strides that block
+means smooth away. The ranking has two thumbnails at every level: a whole map of `THUMB` values a
+side and a profile. At the last level they are the only maps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROFILES = ("phase_profile", "comb_profile")
 
 
 MEASURED = ("deadpixel",)
-"""Suites whose maps are the first choice for a thumbnail."""
+"""Suites whose maps are the first choice where there is room for one."""
 
 
 SAMPLED = 48
@@ -67,11 +67,17 @@ class PackedMap:
 def pack_maps(records: Iterable[Record], level: int | None) -> list[PackedMap]:
     """The maps of one model variant, suite by suite; maps that cannot be read are left out."""
     found: list[PackedMap] = []
-    for record in records if level != 0 else ():
+    if level == 0:
+        return found
+    for record in records if level is None else _measured_first(records):
         if level is not None and any(p.facts["name"] in WHOLE for p in found):
             continue
         found += _of_record(record, level)
     return found
+
+
+def _measured_first(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: record.suite not in MEASURED)
 
 
 def _of_record(record: Record, level: int | None) -> list[PackedMap]:
@@ -153,7 +159,7 @@ def thumbs(records: Iterable[Record]) -> list[tuple[bytes, list[Any]]]:
     Both are over their means, from 0 to `top` means.
     """
     found: dict[str, tuple[bytes, list[Any]]] = {}
-    for record in sorted(records, key=lambda r: r.suite not in MEASURED):
+    for record in _measured_first(records):
         if len(found) == 2:
             break
         maps = record_maps(record)

@@ -22,7 +22,7 @@ from ..tables import short_names
 from ..view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...records.record import Record
     from ..board import Board
@@ -79,7 +79,10 @@ def content(
         "shown": [c for c in MAIN if c in columns],
         "caption": [clean(line, 4000) for line in lines if line != NOT_ALWAYS_BETTER],
         "note": NOT_ALWAYS_BETTER,
-        "metrics": [_metric(board, column) for column in columns],
+        "metrics": [
+            _metric(board, column) | {"counts": _counts(board, column, numbers.values())}
+            for column in columns
+        ],
         "models": _models(grid),
         "defects": {fill: _defects(board, side) for fill, side in sides.items()},
         "untouched": {f: _untouched(side) for f, side in sides.items() if f != "none"},
@@ -215,6 +218,14 @@ def _numbers(
     for cells in found.values():
         cells |= {end: _unless_empty(cells[end]) for end in ends[1:]}
     return found
+
+
+def _counts(board: Board, column: str, sides: Iterable[Mapping[str, dict[str, Any]]]) -> bool:
+    """Whether a column counts things, and all of its numbers are whole and without intervals."""
+    return board.counts(column) and all(
+        cells["low"] is None and all(v is None or float(v).is_integer() for v in cells["v"])
+        for cells in (side[column] for side in sides)
+    )
 
 
 def _compared(board: Board, side: Side, column: str) -> dict[str, Any]:
