@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 import torch
 from fuzzing.interruptions import MODELS
 from onnx_files import convnet, save
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from small_nets import net
 from torch import nn
 from typer.testing import CliRunner
 
+import perimetry as perimetry_package
 from perimetry import audit
 from perimetry.bench.cli.main import app
 
@@ -39,6 +43,27 @@ def test_a_working_folder_that_has_gone_is_named(tmp_path):
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "working folder" in done.stderr
+
+
+@pytest.mark.parametrize("package", perimetry_package.NEEDED)
+def test_a_script_named_like_a_package_that_it_hides_is_told_so(package, tmp_path):
+    """`import onnx` of any package would find the script; the first import says it, once."""
+    script = tmp_path / f"{package}.py"
+    script.write_text("import perimetry\nprint(perimetry.audit)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"{script} hides the package {package}" in done.stderr.splitlines()[-1]
+    assert "another name" in done.stderr
+
+
+def test_every_dependency_is_one_that_no_script_may_hide():
+    """The packages that are looked for are those that the wheel requires, without extras."""
+    required = [Requirement(line) for line in metadata.requires("perimetry")]
+    names = {r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})}
+    provided = metadata.packages_distributions()
+    found = {canonicalize_name(provided[package][0]) for package in perimetry_package.NEEDED}
+    assert found == names
 
 
 def test_output_that_nobody_reads_is_a_sentence():

@@ -8,10 +8,13 @@ each. They are imported on first use, so that `import perimetry` does not wait f
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .bench.comparison.compare import compare
     from .bench.execution.audit import audit
     from .bench.ranking.view import leaderboard
@@ -27,6 +30,31 @@ TELEMETRY_OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Variables that stop onnxruntime, huggingface_hub (and so timm) and Ray from reporting usage."""
+
+NEEDED = (
+    *("PIL", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "packaging"),
+    *("pandas", "pydantic", "rich", "safetensors", "scipy", "tabulate", "timm", "torch", "typer"),
+    "yaml",
+)
+"""The packages that are imported sooner or later."""
+
+
+def _refuse_files_that_hide(packages: Iterable[str]) -> None:
+    """Raise `ImportError` for a file that Python would import in place of one of `packages`.
+
+    A script `onnx.py` is what `import onnx` finds, also from within another package. What follows
+    is an error about some other name in the middle of an audit, or the script once more.
+    """
+    for package in packages if sys.path else ():
+        file = f"{sys.path[0] or os.curdir}{os.sep}{package}.py"
+        if os.access(file, os.R_OK):
+            raise ImportError(
+                f"{file} hides the package {package}, which perimetry needs: "
+                f"give the file another name"
+            )
+
+
+_refuse_files_that_hide(NEEDED)
 
 # These libraries read the variables when they are first imported, so no later place is early
 # enough. Worker processes inherit them. A value that the user has set stays.
