@@ -10,6 +10,7 @@ from gate_tools import ONLY_METRICS
 from small_nets import TOOLS
 
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.records.parts import Value
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.detectors import DetectorSet
 from perimetry.bench.regression.result import RegressionVerdict
@@ -56,6 +57,29 @@ def test_a_change_counts_only_beyond_its_interval(gate_baseline):
     judge = DetectorSet(ONLY_METRICS, None, TOOLS.toolkit().suites)
     found = next(f for f in judge.record(old, new) if f.where.endswith(".relL1"))
     assert found.verdict is RegressionVerdict.same
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ((12.0, 1.0, None), (14.0, 1.0, None), True),
+        ((12.0, 1.0, None), (6000.0, 1.0, None), True),
+        ((12.0, 11.0, None), (6000.0, 20.0, None), False),
+        ((12.0, 1.0, None), (14.0, 10.0, 18.0), True),
+        ((12.0, 1.0, None), (14.0, 13.0, 18.0), False),
+        ((12.0, None, None), (14.0, None, None), False),
+    ],
+)
+def test_open_intervals_that_contain_both_values_show_no_change(gate_baseline, before, now, same):
+    """Of a ratio of at least 1 nothing more is known; without any interval a change counts."""
+    kept = next(r for r in Store(gate_baseline).records() if r.suite == "deadpixel")
+    pair = []
+    for value, low, high in (before, now):
+        metrics = kept.metrics | {"ratio": Value(value=value, low=low, high=high)}
+        pair.append(kept.model_copy(update={"metrics": metrics}).attach(({}, {})))
+    judge = DetectorSet(ONLY_METRICS, None, TOOLS.toolkit().suites)
+    (found,) = (f for f in judge.record(*pair) if f.where.endswith(".ratio"))
+    assert (found.verdict is RegressionVerdict.same) is same
 
 
 def test_direction_worse_lets_changes_towards_even_pass(gate_baseline):

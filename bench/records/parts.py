@@ -52,6 +52,13 @@ class Value(_Frozen):
             return None
         return max(self.value - self.low, self.high - self.value)
 
+    def covers(self, value: float) -> bool:
+        """Whether `value` lies in the interval, one end of which may be open."""
+        if self.low is None and self.high is None:
+            return False
+        low = -math.inf if self.low is None else self.low
+        return low <= value <= (math.inf if self.high is None else self.high)
+
 
 class ModelInfo(_Frozen):
     """Which model it was. All but `reference` is empty when the model could not be opened.

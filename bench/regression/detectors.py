@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from ...suites.base import Metric, Suite
     from ..comparison.divergence import StageDifference
+    from ..records.parts import Value
     from ..records.record import Record
+    from ..statistics.difference import Difference
     from .noise_floor import Floor
     from .tolerances import Tolerances
 
@@ -108,9 +110,8 @@ class DetectorSet:
         text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
         if allowed or abs(now.value - before) <= limit:
             return SAME, text
-        found = metric_difference(new, old, name)
-        if found is not None and found.low is not None and not found.separated:
-            return SAME, text  # the interval of the difference contains 0
+        if _not_shown(metric_difference(new, old, name), old.metrics[name], now):
+            return SAME, text
         change = f"change {format_number(now.value - before)}, tolerance {format_number(limit)}"
         return REGRESSED, f"{text}: {change}"
 
@@ -251,6 +252,18 @@ def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
     """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
     prefix = prefix_of(record.suite, record.protocol, suites)
     return f"{prefix}.{where.partition('.')[2]}"
+
+
+def _not_shown(found: Difference | None, before: Value, now: Value) -> bool:
+    """Whether the interval of the difference contains 0, or open ones contain both values.
+
+    Of what is 12 within [1, open] it is known that it is at least 1, so that 14 is no change.
+    """
+    if found is not None and found.low is not None:
+        return not found.separated
+    if before.value is None or now.value is None:
+        return False
+    return before.covers(now.value) and now.covers(before.value)
 
 
 def _nearer_even(before: float, now: float, metric: Metric | None) -> bool:

@@ -55,11 +55,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*.by_period_*": {"absolute": 0.002, "relative": 0.05},
     "*.raw*": {"absolute": 0.0, "relative": 0.05},
     "*.ratio": {"absolute": 0.05, "relative": 0.05},
+    "*.offset*": {"absolute": 0.05},
     "*.detect_*": {"absolute": 0.0, "relative": 0.1},
     "structure.*": {"absolute": 1e-6, "relative": 1e-6},
     "structure.receptive_field*": {"absolute": 0.0, "relative": 0.0},
 }
-"""Estimates may change by 0.01 or by 2 %, exact values by rounding alone."""
+"""Estimates may change by 0.01 or by 2 %, offsets by a twentieth of a pixel, exact values by
+rounding alone."""
 
 
 @dataclass(frozen=True)
