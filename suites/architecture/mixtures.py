@@ -36,10 +36,10 @@ RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
 ADAPTIVE = frozenset({f"adaptive_avg_pool{axes}d" for axes in (1, 2, 3)})
 ADAPTIVE_MAXIMA = frozenset({f"adaptive_max_pool{axes}d" for axes in (1, 2, 3)})
 MEANS = frozenset({"mean", "sum"})
-PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
-"""Functions that may mix units by a fixed matrix."""
 MATRIX_PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "einsum"})
 """Functions that sum products of the entries of two tensors."""
+PRODUCTS = MATRIX_PRODUCTS | {"linear"}
+"""Functions that may mix units by a fixed matrix."""
 MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | MEANS | PRODUCTS | {"cumsum", "fold"}
 MAX_POOLS = frozenset(
     f"max_pool{axes}d{places}" for axes in (1, 2, 3) for places in ("", "_with_indices")

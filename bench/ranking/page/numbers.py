@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ....suites.deadpixel.suite import NOT_ALWAYS_BETTER
-from ...output.numbers import column_number, six_digits
+from ...output.numbers import are_whole, column_number, six_digits
 from ...output.templates import asset
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
@@ -222,10 +222,10 @@ def _numbers(
 
 def _counts(board: Board, column: str, sides: Iterable[Mapping[str, dict[str, Any]]]) -> bool:
     """Whether a column counts things, and all of its numbers are whole and without intervals."""
-    return board.counts(column) and all(
-        cells["low"] is None and all(v is None or float(v).is_integer() for v in cells["v"])
-        for cells in (side[column] for side in sides)
-    )
+    held = [side[column] for side in sides]
+    if not board.counts(column) or any(cells["low"] for cells in held):
+        return False
+    return are_whole((v, None, None) for cells in held for v in cells["v"] if v is not None)
 
 
 def _compared(board: Board, side: Side, column: str) -> dict[str, Any]:
