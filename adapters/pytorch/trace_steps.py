@@ -47,9 +47,10 @@ def nested_tensors(value: Any) -> Iterator[Tensor]:
 class Recording:
     """The steps of a pass as far as it has come; `kept` keeps every tensor from being freed.
 
-    With `cut`, a tensor without the gradient of its source does not depend on it. `stored` are
-    parameters and buffers, `left` is the last step whose numbers left torch. `foreign` says that a
-    tensor was met that no function gave; one with a gradient depends on the last step.
+    With `cut`, a tensor without the gradient of its source does not depend on it, but what is
+    `detached` may choose by its values. `stored` are parameters and buffers, `left` is the last
+    step whose numbers left torch. `foreign` says that a tensor was met that no function gave; one
+    with a gradient depends on the last step.
     """
 
     cut: bool = True
@@ -60,6 +61,7 @@ class Recording:
     where: dict[int, int] = field(default_factory=dict)
     decided: set[int] = field(default_factory=set)
     constant: set[int] = field(default_factory=set)
+    detached: set[int] = field(default_factory=set)
     kept: list[Tensor] = field(default_factory=list)
     modules: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     calls: Counter[str] = field(default_factory=Counter)
@@ -92,21 +94,23 @@ class Recording:
             self.left = next((a for a in arguments if a is not None), self.left)
         chosen = any(id(t) in self.decided for t in nested_tensors((args, kwargs)))
         live = any(a is not None for a in arguments)
+        read = live or any(id(t) in self.detached for t in nested_tensors((args, kwargs)))
         label = self._label(scope, name) if results else ""  # `capture` counts every call too
         if name == "setitem" and live:
             results, name = [args[0]], "cat"
         for number, result in enumerate(results):
             if result.dtype in DECIDING:
-                if live or chosen:
+                if read or chosen:
                     self.kept.append(result)
                     self.decided.add(id(result))
                     self.where.pop(id(result), None)
             elif live and not (self.cut and name in CUTTING):
                 chosen |= number > 0 and kind_of(name, arguments) == "recurrent"
                 self.add(result, _step(label, name, arguments, args, kwargs, result, chosen))
-            else:  # seen, and independent of the image
+            else:  # seen, and without a gradient of the image
                 self.kept.append(result)
                 self.constant.add(id(result))
+                self.detached |= {id(result)} if read else set()
 
     def _label(self, scope: str, name: str) -> str:
         self.calls[f"{scope}:{name}"] += 1

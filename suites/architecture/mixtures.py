@@ -89,6 +89,7 @@ ACTIVATIONS = ODD | frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions of one unit that pass a share of its amplitude, whatever its sign."""
+EXPONENTIALS = frozenset({"exp", "expm1"})
 LARGEST = frozenset({"maximum", "fmax", "max", "clamp_min"})
 SMALLEST = frozenset({"minimum", "fmin", "min", "clamp_max"})
 BOUNDED = frozenset({"clamp", "clip"})

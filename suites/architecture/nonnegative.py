@@ -96,7 +96,7 @@ def prefers_one(name: str, args: Sequence[Any]) -> bool:
 
 def mark_sign(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Remember of the results `out` whether they are not negative."""
-    made = name in _MAKING or _bounds_at_zero(name, args, kwargs) or _is_square(name, args)
+    made = name in _MAKING or _bounds_at_zero(name, args, kwargs) or is_square(name, args)
     energies = [t for t in tensors_in((args, kwargs)) if is_energy(t)]
     marked = [hasattr(t, _MARK) for t in energies]
     for t in filter(is_energy, tensors_in(out)):
@@ -134,10 +134,9 @@ def _bounds_at_zero(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     return isinstance(low, int | float) and low == 0
 
 
-def _is_square(name: str, args: Sequence[Any]) -> bool:
-    return (
-        name in {"pow", "ipow"}
-        and len(args) > 1
-        and not isinstance(args[1], Tensor)
-        and (args[1] == 2)
-    )
+def is_square(name: str, args: Sequence[Any]) -> bool:
+    """Whether the function squares its first argument, by itself or as a product."""
+    if name in PRODUCTS_OF_UNITS:
+        return len(args) > 1 and args[0] is args[1]
+    two = len(args) > 1 and not isinstance(args[1], Tensor) and args[1] == 2
+    return name == "square" or (name in {"pow", "ipow"} and two)

@@ -30,16 +30,31 @@ COMPARISONS = frozenset(
 )
 """Functions of which the result jumps with the values that they compare."""
 
-CHOICES = frozenset(
+ROUNDINGS = frozenset({"round", "floor", "ceil", "trunc", "fix"})
+"""Functions that choose whole numbers by values; gradients may be passed straight through them."""
+
+CHOICES = ROUNDINGS | frozenset(
     """
     argmax argmin topk sort argsort msort kthvalue median mode nonzero unique searchsorted bucketize
-    multinomial bernoulli one_hot round floor ceil trunc fix
+    multinomial bernoulli one_hot
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that choose places, or whole numbers, by values."""
 
+NUMBERS = frozenset(
+    """
+    __bool__ __int__ __float__ __complex__ __index__ __array__ item tolist numpy
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Methods by which entries leave torch as numbers."""
+
+CONVERTED = "a conversion to whole numbers"
+"""Stands for the functions by which detached values become places."""
+
 PLACES_OF_MAXIMA = frozenset({"max", "min"})
 """Functions that return places beside values; of both the values alone are known."""
+
+JUMPS = COMPARISONS | CHOICES | PLACES_OF_MAXIMA | {CONVERTED}
 
 SQUARES = frozenset({"pow", "ipow", "square"})
 SIZES = frozenset(
@@ -146,21 +161,23 @@ def pass_on_gates(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor
     """Tell constants that are made of `tensors` which functions made constants of these.
 
     `name` is the function that made them of the tensors. It is among these if it jumps, as what is
-    chosen by gates, or by their order, is not known; and if it makes a size of squares.
+    chosen by gates, by what was detached, or by their order, is not known; and if it makes a size
+    of squares.
     """
     behind = frozenset[str]().union(*map(_passed_through, tensors))
+    detached = any(_is_gate(t) and not _passed_through(t) for t in tensors)
     noted = (
-        name in CHOICES
-        or (name in COMPARISONS and behind & GATES)
+        (name in CHOICES and (behind or name not in ROUNDINGS))
+        or (name in COMPARISONS and (behind & GATES or detached))
         or (behind & SQUARES and _makes_size(name, tensors))
     )
-    if behind:
-        for out in results:
-            if not is_energy(out):
-                found = behind | _passed_through(out) | ({name} if noted else set())
-                out.passed_through = found  # type: ignore[attr-defined]
-                if any(hasattr(t, "gates_places") for t in tensors):
-                    out.gates_places = True  # type: ignore[attr-defined]
+    for out in results if behind or detached else ():
+        if not is_energy(out):
+            places = detached and not out.is_floating_point()
+            made_by = {name} if noted else {CONVERTED} if places else set()
+            out.passed_through = behind | _passed_through(out) | made_by  # type: ignore[attr-defined]
+            if any(hasattr(t, "gates_places") for t in tensors):
+                out.gates_places = True  # type: ignore[attr-defined]
 
 
 def _makes_size(name: str, tensors: Sequence[Tensor]) -> bool:
@@ -174,7 +191,19 @@ def chosen_by_image(t: Tensor) -> str | None:
     """The function that chose the constant `t`, or what it is made of, by values of the image."""
     if is_energy(t):
         return None
-    return min(_passed_through(t) & (COMPARISONS | CHOICES | PLACES_OF_MAXIMA), default=None)
+    return min(_passed_through(t) & JUMPS, default=None)
+
+
+def leaves_as_number(name: str, t: Tensor) -> bool:
+    """Whether the method `name` reads a number of `t` that depends on the image.
+
+    What gates decide, such as whether a detector found anything, may be asked for.
+    """
+    if name not in NUMBERS:
+        return False
+    if name == "__bool__" and not is_energy(t):
+        return chosen_by_image(t) is not None and not _passed_through(t) & GATES
+    return history_of(t) is not None
 
 
 def is_statistic(t: Tensor) -> bool:

@@ -19,7 +19,7 @@ from .constants import VECTOR_PRODUCTS, learned_vector
 from .from_image import written_apart
 from .gated_units import as_activation, as_gate, mark_gate
 from .maxima import MAXIMA, counted_together, mark_largest
-from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
+from .mixtures import EXPONENTIALS, PRODUCTS_OF_UNITS, QUOTIENTS
 from .nonnegative import (
     activates_again,
     is_not_negative,
@@ -88,6 +88,8 @@ def replaced(
         if joined is not None:
             name, args, kwargs, written = joined.name, joined.args, {}, joined.written or written
         assumed += [doubt] if doubt else []
+    if name in EXPONENTIALS and is_energy(args[0]):
+        assumed.append(f"{name!r} passes all of the energy")
     if multiplies_exponentials(name, args):
         assumed.append(f"exponentials by which {name!r} multiplies have a mean square of 1")
     if multiplies_skewed(name, args):

@@ -9,7 +9,8 @@ what it multiplies grows. (Batch and instance norms leave out what is constant o
 is of products that are summed over the places of a map, as keys times values are in linear
 attention: two functions of one map go together, so that the sum grows with the places, and not with
 their root. Where all paths pass the same of these the map is the same; where one of several does,
-its share is wrong.
+its share is wrong. So it is where a norm reads activations that are joined to other units, as it
+divides both by the same, or takes off of both what these have on average.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ _MAXIMA = "maxima pass activations and vary as other units do, to which {!r} joi
 _MEANS = "activations have no mean that a norm takes off, where {!r} joins them to others"
 _AVERAGED = "means of activations are as small as means of units around 0, where {!r} joins them"
 _CHOSEN = "{!r} keeps each as often, though an activation made one"
+_NORMED = "activations and other units that are joined have like means and variances, for {!r}"
 _PRODUCTS = "products summed over places are as small as independent ones, where {!r} joins them"
 
 _MARK = "steps_passed"
@@ -140,6 +142,8 @@ def follow_shares(
     differ = _difference(behind) if joins else Counter()
     if before.apart and _activates(name, results):
         differ += before.maxima
+    if before.apart and name in NORMS:
+        differ[_Step(_NORMED)] += 1
     if before.apart and _compares_channels(name, energies, args, kwargs):
         differ[_Step(_CHOSEN)] += 1
     return min(differ).assumed.format(name) if differ else None

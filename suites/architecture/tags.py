@@ -72,7 +72,7 @@ def tag(
     if name == "setitem":
         _tag_written(args, joined(known), paths=paths, variants=variants)
     if paths and (len(tensors) > 1 or name in SPAN_RULES):
-        out = _apart(out, tensors)
+        out = _apart(out)
     results = [t for t in tensors_in(out) if not t.is_meta]
     for t in results:
         if history_of(t) is None:
@@ -141,11 +141,11 @@ def _set_spans(
         t.spans = spans  # type: ignore[attr-defined]
 
 
-def _apart(out: Any, tensors: Sequence[Tensor]) -> Any:
-    """`out` with other objects in place of those that are arguments too, without their spans."""
+def _apart(out: Any) -> Any:
+    """`out` with other objects in place of arguments and their copies, without their spans."""
 
     def copied(t: Any) -> Any:
-        if not any(t is other for other in tensors):
+        if not isinstance(t, Tensor) or spans_of(t) is None:
             return t
         history, share = history_of(t), constant_share(t)
         return with_history(with_constant_share(alias(t), share), history)

@@ -47,8 +47,16 @@ from .in_place import (
     writable,
 )
 from .own_names import by_own_names
-from .remarks import Approximation, Remarks, chosen_by_image, in_layer, pass_on_gates
+from .remarks import (
+    Approximation,
+    Remarks,
+    chosen_by_image,
+    in_layer,
+    leaves_as_number,
+    pass_on_gates,
+)
 from .replaced_calls import ReplacedCall, replaced
+from .roots import note_squares, under_root
 from .rule_table import (
     LIKE_ANOTHER,
     MOVES,
@@ -62,6 +70,7 @@ from .shares_of_sums import follow_shares
 from .tags import CREATIONS, tag, tensors_in
 from .uneven_weights import follow_moments
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
+from .written_softmax import pass_on_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +128,8 @@ class EnergyTrace(FunctionMode):
         """
         func, args, kwargs = as_torch_function(func, args, kwargs)
         name = func.__name__.strip("_")
+        if args and leaves_as_number(func.__name__, args[0]):
+            raise NotApplicableError(self._no_rule(name, "it takes numbers out of the image"))
         func, args, kwargs = by_own_names(name, func, args, kwargs)
         if name in METADATA:
             return self._looked_at(name, func, args, kwargs)
@@ -135,7 +146,11 @@ class EnergyTrace(FunctionMode):
             self.changed.append(args[0])
         if name == "copy" and is_energy(args[1]):
             return copied(self.call, args[0], args[1])
+        if not self.paths:
+            args = under_root(name, args)
         out = self._result(name, func, args, kwargs)
+        if not self.paths:
+            note_squares(self.call, name, func, args, kwargs, out)
         if not any(map(is_energy, tensors_in((args, out)))):
             return out
         if in_place and isinstance(out, Tensor):
@@ -191,6 +206,7 @@ class EnergyTrace(FunctionMode):
         name, results = call.name, tensors_in(out)
         self._pass_on(name, tensors, results)
         made = call.args[0] if name == "setitem" else out
+        pass_on_masks(name, tensors, tensors_in(made))
         if not self.paths:
             joined = follow_shares(name, results, tensors, call.args, call.kwargs)
             for what in (*call.assumed, *([joined] if joined else [])):

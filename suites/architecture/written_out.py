@@ -54,6 +54,16 @@ def _between(a: Tensor, b: Tensor, weight: Any) -> Tensor:
     return torch.add(torch.mul(a, rest), torch.mul(b, weight))
 
 
+def _with_mean(statistic: Callable[..., Any]) -> Callable[..., Any]:
+    """The statistic and the mean along the same axes."""
+
+    def both(x: Tensor, dim: Any = None, *rest: Any, keepdim: bool = False, **_: Any) -> Any:
+        kept = bool(rest[1]) if len(rest) > 1 else keepdim
+        return statistic(x, dim, keepdim=kept), torch.mean(x, dim, kept)
+
+    return both
+
+
 def _outer(a: Tensor, b: Tensor) -> Tensor:
     return torch.mul(a.unsqueeze(1), b)
 
@@ -162,6 +172,8 @@ WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     "addcmul": _plus_scaled,
     "addcdiv": _plus_quotient,
     "lerp": _between,
+    "var_mean": _with_mean(torch.var),
+    "std_mean": _with_mean(torch.std),
     "negative": lambda x: torch.neg(x),
     "deg2rad": lambda x: torch.mul(x, pi / 180),
     "rad2deg": lambda x: torch.mul(x, 180 / pi),

@@ -1,4 +1,9 @@
-"""Softmaxes that are written out, as exponentials over their sum: constants, as attention is."""
+"""Softmaxes that are written out, as exponentials over their sum, and masks of attention.
+
+Both are constants, as attention is. A mask takes the energy of logits; so does a key that is zero,
+as where a map was padded, which a softmax reads like others. Tensors remember whether some of their
+zeros may be a mask's.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,29 @@ if TYPE_CHECKING:
 
 _EXPONENTIAL, _SUM = "exponential_at", "sum_of_exponentials"
 
+_MASKED = "masked"
+
+_MASKING = frozenset({"masked_fill", "where", "setitem", "tril", "triu"})
+"""Functions that may take the energy of some logits."""
+
+
+def is_masked(logits: Tensor) -> bool:
+    """Whether zeros among the `logits` may be those of a mask."""
+    return hasattr(logits, _MASKED)
+
+
+def mark_masked(logits: Tensor) -> Tensor:
+    """Remember that zeros among the `logits` may be those of a mask; return them."""
+    setattr(logits, _MASKED, True)
+    return logits
+
+
+def pass_on_masks(name: str, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    """Remember of the `results` of a function of `tensors` whether they may be masked."""
+    if name in _MASKING or any(map(is_masked, tensors)):
+        for out in filter(is_energy, results):
+            mark_masked(out)
+
 
 def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Remember of the result `out` whether it holds exponentials, or their sums along an axis."""
@@ -24,7 +52,10 @@ def mark_softmax(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, 
         return
     forget(out, _EXPONENTIAL, _SUM)
     exponential = getattr(x, _EXPONENTIAL, None) == x._version
-    if name == "exp" or (exponential and _masks(name, args)):
+    masked = exponential and _masks(name, args)
+    if masked:
+        mark_masked(out)
+    if name == "exp" or masked:
         setattr(out, _EXPONENTIAL, out._version)
     elif name == "sum" and exponential:
         axes = summed_axes(args, kwargs)

@@ -25,6 +25,7 @@ from ..rule_table import (
     with_history,
 )
 from ..stored_factors import differs_between_places
+from ..written_softmax import is_masked, mark_masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
     from ..trace import EnergyTrace
 
 
+LEAST_SLOPE = 0.1
+"""The least slope of a leaky ReLU that counts: smaller ones pass 1 % of what they take at most."""
+
+
 @rule(
-    *("relu", "relu6", "silu", "gelu", "hardswish", "leaky_relu", "rrelu", "mish", "elu"),
-    *("selu", "celu", "softplus", "threshold"),
+    *("relu", "relu6", "silu", "gelu", "hardswish", "mish", "elu", "selu", "celu", "softplus"),
+    "threshold",
 )
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; the constant share grows."""
@@ -44,6 +49,35 @@ def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     if trace.paths or share is None:
         return out
     return with_constant_share(out, relu_constant_share(share))
+
+
+@rule("leaky_relu")
+def _leaky(
+    trace: EnergyTrace, x: Tensor, negative_slope: float = 0.01, *_: Any, **__: Any
+) -> Tensor:
+    """A rectifier that passes the square of its slope of the other half.
+
+    It is (1 + a) / 2 of x and (1 - a) / 2 of its size, which are uncorrelated.
+    """
+    out = _rectifier(trace, x)
+    if trace.paths or abs(negative_slope) < LEAST_SLOPE:
+        return out
+    share, square = constant_share(x), negative_slope**2
+    leaks = pointwise(lambda r, e: r + square * (second_moment(x, e) - r), out, x)
+    leaks.rectified = True  # type: ignore[attr-defined]
+    if share is None:
+        return leaks
+    straight, size = (1 + negative_slope) ** 2, (1 - negative_slope) ** 2
+    joint = straight * share + size * size_constant_share(share)
+    return with_constant_share(leaks, joint / (straight + size))
+
+
+@rule("rrelu")
+def _randomly_leaky(
+    trace: EnergyTrace, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any, **__: Any
+) -> Tensor:
+    """Its slope is the mean of both when nothing is trained."""
+    return _leaky(trace, x, (lower + upper) / 2)
 
 
 @rule("prelu")
@@ -110,9 +144,9 @@ def _glu(trace: EnergyTrace, x: Tensor, dim: int = -1) -> Tensor:
 
 
 def uniform_over(logits: Tensor, axis: int) -> Tensor:
-    """Amplitudes 1 / n over the n entries along `axis` that are not zero, and 0 for the others."""
+    """Amplitudes 1 / n over the n entries along `axis` that no mask made zero, 0 for the others."""
     small = compress(logits).detach()
-    if bool((small != 0).all()) or not bool((small != 0).any()):
+    if not is_masked(logits) or bool((small != 0).all()) or not bool((small != 0).any()):
         return constant_amplitude(logits, 1 / logits.shape[axis])
     allowed = (small != 0).to(torch.float64)
     if small.shape[axis] == 1:
@@ -156,7 +190,6 @@ def _log_softmax(
     "local_response_norm",
     "half",
     "bfloat16",
-    "expm1",
     "log1p",
 )
 def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -172,9 +205,9 @@ def _size(trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
     return with_constant_share(out, size_constant_share(share))
 
 
-@rule("exp")
+@rule("exp", "expm1")
 def _exponential(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
-    return alias(x)
+    return pointwise(torch.clone, x)
 
 
 @rule("to", "type", "type_as")
@@ -204,7 +237,7 @@ def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Te
         if _excludes(other):
             out = pointwise(lambda e, m: e.masked_fill(m < MASKED, 0.0), energy, other)
             trace.assume(out, f"numbers below {MASKED:g} that are added are a mask of attention")
-            return out
+            return mark_masked(out)
         return widen_like(energy, torch.broadcast_shapes(energy.shape, other.shape))
     return energy  # type: ignore[no-any-return]
 

@@ -45,7 +45,7 @@ def _other_power(trace: EnergyTrace, x: Tensor, exponent: Any) -> Tensor:
     """The identity; an exponent of several numbers, or a learned one, begins at 1."""
     if isinstance(exponent, Tensor) or exponent == 1:
         return x
-    out = alias(x)
+    out = pointwise(torch.clone, x)
     trace.assume(out, f"the power {exponent:g} passes all of the energy")
     return out
 
@@ -77,19 +77,13 @@ def _std(
     return _var(trace, x, dim, keepdim=keepdim).sqrt()
 
 
-@rule("var_mean")
-def _var_mean(
-    trace: EnergyTrace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
-) -> Any:
-    return _var(trace, x, dim, keepdim=keepdim), _mean(trace, x, dim, keepdim)
-
-
 @rule("norm", "linalg_norm", "linalg_vector_norm", "vector_norm")
 def _norm(
     trace: EnergyTrace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **named: Any
 ) -> Tensor:
     """The norm of units of the mean energy along the axes, as a constant."""
     axes = axes_of(x, args[1] if len(args) > 1 else dim)
+    keepdim = args[2] if len(args) > 2 else keepdim
     count = math.prod(x.shape[a] for a in axes)
     mean = average(statistic(trace, x), axes, keepdim=keepdim)
     order = args[0] if args else named.get("p", named.get("ord"))
@@ -98,9 +92,11 @@ def _norm(
 
 @rule("normalize")
 def _normalize(
-    trace: EnergyTrace, x: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
+    trace: EnergyTrace, x: Tensor, p: float = 2.0, dim: Any = 1, *_: Any, **__: Any
 ) -> Tensor:
-    return _normed(trace, x, (dim,), scale=1 / _squared_norm(p, x.shape[dim]))
+    axes = axes_of(x, dim)
+    count = math.prod(x.shape[a] for a in axes)
+    return _normed(trace, x, axes, scale=1 / _squared_norm(p, count))
 
 
 def _squared_norm(order: Any, count: int) -> float:
