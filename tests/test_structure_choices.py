@@ -119,3 +119,11 @@ def test_a_mean_of_absolute_values_that_divides_has_a_note():
     assert any(
         "what 'truediv' divides by" in note or "what 'div' divides" in note for note in notes
     )
+
+
+@pytest.mark.parametrize("over", [lambda x: x.abs().amax(), lambda x: x.abs().sum()])
+def test_units_are_divided_by_a_statistic_of_all_of_them(over):
+    """A number without axes was an error of an index."""
+    net = Apply(lambda x: x / over(x)).eval()
+    found = measure_skeleton(light_copy(net), (3, SIDE, SIDE))
+    assert any("the receptive field is global" in note for note in found.notes)

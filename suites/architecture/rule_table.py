@@ -125,7 +125,7 @@ def joint_constant_share(tensors: Sequence[Tensor], variants: int) -> Tensor | N
 
 def _mean_energy(t: Tensor, variants: int) -> Tensor:
     small = compress(t).detach()
-    if small.shape[0] % variants:
+    if small.ndim == 0 or small.shape[0] % variants:
         return small.mean().expand(variants)
     return small.reshape(variants, -1).mean(1)
 
