@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..adapters.errors import InputError, NotApplicableError
 from ..adapters.reference import Reference
 from .execution.audit import measure_here
+from .execution.keywords import read_keywords
 from .execution.settings import RunOptions, Settings, SettingsFields
 from .output.text import clean, counted
 from .statistics.difference import Difference, metric_difference
@@ -114,7 +115,8 @@ def pad_file(
     from ..adapters.load import load, pad_onnx
     from ..suites.images import open_images
 
-    path, out, chosen = Path(path), Path(out), Settings(**settings)
+    path, out = Path(path), Path(out)
+    chosen = read_keywords(pad_file, Settings, settings)
     if Reference.parse_any(str(path)).runtime not in ("onnx", ""):
         raise InputError(f"{str(path)!r} is not an ONNX file; only those can be padded as files")
     model = load(str(path), device=device, inputs=chosen.inputs, target=chosen.target)

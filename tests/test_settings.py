@@ -1,12 +1,19 @@
 """Settings of suites: from text to fields, and what is said about those that cannot be."""
 
+import re
 from dataclasses import dataclass, fields
 
 import pytest
 
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.comparison.compare import compare
+from perimetry.bench.comparison.placement import place
+from perimetry.bench.execution.audit import audit
 from perimetry.bench.execution.rerun import RerunFields, RerunOptions
 from perimetry.bench.execution.settings import Settings, SettingsFields
+from perimetry.bench.pad_file import pad_file
+from perimetry.bench.regression.check import check
+from perimetry.bench.regression.reproduce import reproduce
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure, parse_options, settings_of
@@ -90,6 +97,35 @@ def test_keyword_arguments_are_the_fields_of_the_options(options, keywords):
     """`audit`, `compare`, `check` and `reproduce` type their keywords as the dataclass has them."""
     typed = {name: hint.__forward_arg__ for name, hint in keywords.__annotations__.items()}
     assert typed == {field.name: field.type for field in fields(options)}
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (audit, ("timm:test_resnet@init",)),
+        (compare, ("timm:test_resnet@init", "timm:test_vit@init")),
+        (check, ("baseline",)),
+        (reproduce, ("records",)),
+        (place, ("timm:test_resnet@init", "records")),
+        (pad_file, ("model.onnx", "padded.onnx")),
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_those_that_there_are(function, arguments):
+    """A misspelt keyword of a public function names the function, a near one and all others."""
+    keyword = "input" if function in (audit, pad_file) else "wher"
+    with pytest.raises(UnknownNameError) as caught:
+        function(*arguments, **{keyword: ()})
+    said = str(caught.value)
+    assert f"option of {function.__name__} '{keyword}'" in said
+    assert {"inputs", "images"} <= set(re.findall(r"\w+", said))
+
+
+def test_a_setting_of_an_audit_is_told_its_place():
+    """`compare(count=4)` is told `settings`, and `check(count=4)` that the records have it."""
+    with pytest.raises(UnknownNameError, match=r"settings=Settings\(count="):
+        compare("timm:test_resnet@init", count=4)
+    with pytest.raises(UnknownNameError, match="stored records"):
+        check("baseline", count=4)
 
 
 def test_every_setting_of_a_suite_is_explained():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ...adapters.errors import InputError, UnknownNameError
 from ..execution.all_scales import split_scale
 from ..execution.audit import check_several
+from ..execution.keywords import read_keywords
 from ..execution.rerun import RerunOptions
 from ..model_report.reported import defects_of, reported
 from ..output.numbers import join_with_and
@@ -120,7 +121,7 @@ def compare(
 
     >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
     """
-    rerun_options = RerunOptions(**options)
+    rerun_options = read_keywords(compare, RerunOptions, options)
     check_several("suites", suites)
     chosen = tuple(suites) if suites else None
     wanted = MissingAudit(settings, chosen, stages, rerun_options, force)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, NotMeasuredError
+from ..execution.keywords import read_keywords
 from ..execution.rerun import RerunOptions
 from ..output.layout import Section, lay_out, tabulated
 from ..output.numbers import column_texts
@@ -81,7 +82,7 @@ def place(
     for records that do not compare with those of the set, `NotMeasuredError` with the reason for a
     model without this number.
     """
-    chosen = RerunOptions(**options)
+    chosen = read_keywords(place, RerunOptions, options)
     records, problems = read_folder(Path(within))
     whole = Board(choose(records, chosen.where), sort=sort)
     column = whole.sort

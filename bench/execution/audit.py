@@ -13,6 +13,7 @@ from ...adapters.errors import InputError
 from ..records.hashing import digest, model_identity, module_identity
 from ..records.parts import to_json_value
 from .black_box import measure_with_stand_ins
+from .keywords import read_keywords
 from .plan import DEFAULT_SUITES, AuditPlan
 from .settings import RunOptions, Settings, SettingsFields, standard
 from .workbench import Workbench
@@ -54,10 +55,11 @@ def audit(
     """
     check_several("suites", suites)
     check_several("kernel_padding", kernel_padding)
+    chosen = read_keywords(audit, Settings, settings)
     _import_libraries()
     tools = toolkit or standard()
     run = RunOptions(device=device, batch=batch, toolkit=lambda: tools)
-    return measure_here(reference, suites, kernel_padding, Settings(**settings), run, name=name)
+    return measure_here(reference, suites, kernel_padding, chosen, run, name=name)
 
 
 def check_several(argument: str, names: Sequence[str] | None) -> None:

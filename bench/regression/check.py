@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from ...adapters.errors import InputError, UnknownNameError
 from ..comparison.fingerprint import beside
+from ..execution.keywords import read_keywords
 from ..execution.rerun import RerunOptions
 from ..records.archive import open_records
 from ..records.manifest import list_check
@@ -81,7 +82,7 @@ def check(
     drop that it does not have, and for tolerances of metrics that it does not have. What of the
     baseline is damaged or missing is a report of its own, so that the check does not pass.
     """
-    rerun_options = RerunOptions(**options)
+    rerun_options = read_keywords(check, RerunOptions, options)
     place = Path(baseline)
     if action in ("accept", "drop"):
         recover(place)

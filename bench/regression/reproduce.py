@@ -29,6 +29,7 @@ import numpy as np
 
 from ...adapters.errors import PerimetryError
 from ..comparison.compatibility import incompatibilities
+from ..execution.keywords import read_keywords
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, run_spec_of
 from ..execution.together import Asked, Together
@@ -75,7 +76,7 @@ def reproduce(
     readable record, and for a folder `imported` without such files, `UnknownNameError` when no
     record matches `where`.
     """
-    rerun_options = RerunOptions(**options)
+    rerun_options = read_keywords(reproduce, RerunOptions, options)
     records, problems = read_folder(Path(place))
     kept = choose(records, rerun_options.where)
     columns = columns_of(kept, rerun_options.run.toolkit().suites)
