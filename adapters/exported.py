@@ -6,6 +6,7 @@ objects, names of operators that are looked up in all of torch, and sizes that a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .checkpoint.damage import foreign_content, zip_fault
 from .checkpoint.read import tensors_only
 from .errors import ModelFileError
 
@@ -89,7 +91,8 @@ def _check(path: Path) -> None:
             texts = [json.loads(archive.read(n)) for n in names if n.lower().endswith(".json")]
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ModelFileError(
-            f"{path} is not a file of torch.export.save ({type(error).__name__}: {error})"
+            f"{path} cannot be read as a program: {_what(path, error)}; expected a file of "
+            "torch.export.save"
         ) from error
     faults = [f"it contains {name}, a pickled object or compiled code" for name in foreign[:3]]
     faults += list(dict.fromkeys(fault for text in texts for fault in _faults(text)))[:3]
@@ -98,6 +101,13 @@ def _check(path: Path) -> None:
             f"{path} is not opened, since that could execute code: {'; '.join(faults)}; expected "
             "a program of tensors and torch's own operators"
         )
+
+
+def _what(path: Path, error: Exception) -> str:
+    """What the file is in place of a program, as far as it shows, else the text of `error`."""
+    with contextlib.suppress(OSError):
+        return foreign_content(path) or zip_fault(path) or f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _faults(value: Any) -> Iterator[str]:

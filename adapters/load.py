@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .created import Opening
-from .errors import InputError
+from .errors import InputError, ModelFileError
 from .names import parse_known
 from .reference import Reference, other_runtimes
 
@@ -72,6 +72,7 @@ def load(
     if parsed.runtime == "onnx":
         from .onnx.opening import open_onnx
 
+        _refuse_foreign(parsed.file)
         given: dict[str, Any] = {"target": target, "size": size, "precision": precision}
         return open_onnx(reference, device=device, spec=spec, inputs=inputs, **given)
     if spec is not None:
@@ -80,6 +81,17 @@ def load(
             "instead"
         )
     return _open_of_library(parsed, how)
+
+
+def _refuse_foreign(file: Path | None) -> None:
+    """Raise `ModelFileError` for an ONNX file that has the content of something else."""
+    from .checkpoint.damage import foreign_content
+
+    found = None
+    with suppress(OSError):  # there is no such file, which the reader says
+        found = foreign_content(file) if file is not None else None
+    if found is not None:
+        raise ModelFileError(f"{file} cannot be read: {found}; expected an ONNX file")
 
 
 def _open_of_library(parsed: Reference, how: Opening) -> Model:

@@ -20,6 +20,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..errors import ModelFileError, WeightsError
 from ..reference import split_key
+from .damage import AGAIN, damage, ends_within_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,11 +91,24 @@ def _content(path: Path) -> Any:
         with safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be read as weights ({type(error).__name__}{_object(path, error)}); "
-            "expected safetensors, or a torch file that contains tensors only (pickled objects are "
-            "refused): save the state dict alone, torch.save(model.state_dict(), PATH)"
-        ) from error
+        raise ModelFileError(_refusal(path, error)) from error
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why the file cannot be read: what it is, else the objects in it, else the error's class."""
+    early = isinstance(error, EOFError) or "EOF" in str(error) or ends_within_pickle(path)
+    objects = "" if early else _object(path, error)
+    wrong = None if objects else damage(path)
+    if wrong is None and early:
+        wrong = f"it ends too early, so it is cut ({path.stat().st_size} bytes): {AGAIN}"
+    if wrong is not None:
+        kind = "safetensors" if path.suffix == ".safetensors" else "a torch file of tensors only"
+        return f"{path} cannot be read as weights: {wrong}; expected {kind}"
+    return (
+        f"{path} cannot be read as weights ({type(error).__name__}{objects}); "
+        "expected safetensors, or a torch file that contains tensors only (pickled objects are "
+        "refused): save the state dict alone, torch.save(model.state_dict(), PATH)"
+    )
 
 
 def _object(path: Path, error: Exception) -> str:
