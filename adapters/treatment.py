@@ -58,3 +58,20 @@ class Treatment:
     fill: Fill
     layers: tuple[PaddedLayer, ...] = ()
     refused_layers: Mapping[str, str] = field(default_factory=dict)
+
+
+MOST_LEFT = 4
+"""Most layers that a note names."""
+
+
+def left_note(treatment: Treatment) -> list[str]:
+    """A note on the strided kernels that kernel padding left, and why; none if it grew all.
+
+    A network without an uneven kernel has the note that nothing was padded.
+    """
+    left = [f"{name} ({why})" for name, why in treatment.refused_layers.items()]
+    more = f" and {len(left) - MOST_LEFT} more" if len(left) > MOST_LEFT else ""
+    named = ", ".join(left[:MOST_LEFT]) + more
+    if not treatment.layers:
+        return [f"{UNTOUCHED}: {named}" if left else UNTOUCHED]
+    return [f"left by kernel padding {treatment.fill!r}: {named}"] if left else []

@@ -26,7 +26,7 @@ from ..input_spec import InputSpec, guessed_note
 from ..model import NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way, target_note
-from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
+from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment, left_note
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
 from .channels import pick_spec
@@ -176,8 +176,7 @@ class TorchModel:
         if fill == "kim2023" and self.target is not None:
             model._relocate(self.target)
         model._recalibrated = options.recalibrate
-        if not model.treatment.layers:
-            model.notes.append(UNTOUCHED)
+        model.notes += left_note(model.treatment)
         if options.recalibrate:
             model._calibrated = sys.maxsize
             model.notes.append("norm statistics re-estimated: outputs match the original's moments")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ...errors import NotApplicableError
 from ...exported_operators import as_torch_function
@@ -145,6 +146,9 @@ def _read_transposed(call: TransposedConvolution) -> StridedCall | None:
     )
 
 
+_LAYERS = (nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
+
 def as_plane(weight: Tensor) -> Tensor:
     """A weight of one axis as one of a single row."""
     return weight.unsqueeze(2) if weight.ndim == 3 else weight
@@ -162,9 +166,21 @@ def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
         if parameter is weight:
             return name
     shared = own.get("weight")
-    layers = (nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-    is_made = isinstance(module, layers) and shared is not None and shared.shape == weight.shape
+    is_made = isinstance(module, _LAYERS) and shared is not None and shared.shape == weight.shape
     return "weight" if is_made else None
+
+
+def is_reparametrised(module: nn.Module, weight: Tensor | None) -> bool:
+    """Whether `weight` takes the place of the parameter of the layer `module`.
+
+    Weight norm, spectral norm, pruning and parametrizations compute it from parameters of other
+    names: in a hook, which leaves it as an attribute, or in a property.
+    """
+    if weight is None or not isinstance(module, _LAYERS) or "weight" in module._parameters:
+        return False
+    hooked = vars(module).get("weight") is weight
+    made = any(p.ndim == weight.ndim for p in module.parameters())
+    return made and (hooked or is_parametrized(module, "weight"))
 
 
 def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:

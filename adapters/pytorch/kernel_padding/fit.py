@@ -153,7 +153,8 @@ class Fit:
         The period is lowered to the largest of these strides; no layer could even out more.
         """
         for name, module in self.module.named_modules():
-            if name in self.names and isinstance(module, nn.Conv2d):
+            owned = isinstance(module, nn.Conv2d) and "weight" in module._parameters
+            if name in self.names and owned:
                 self.sites[name] = _site(module)
         if not self.sites:
             return

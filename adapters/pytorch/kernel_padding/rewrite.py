@@ -20,9 +20,10 @@ class, whose forward rewrites them (`calls`). `box` and `fresh` replace the para
 one; if the layer standardises its weight in forward, `box` acts on the standardised weight at every
 call and the parameter stays. `zero` keeps the parameter and adds `weight_rows` (out, in, new rows,
 all columns) and `weight_columns` (out, in, old rows, new columns), so that all that the layer
-computes from its weight stays the same. Kernels that are fixed (a blur) or computed from the input
-(CondConv) can be neither trained nor drawn: `zero` and `kim2023` do not pad them, `fresh` pads them
-like `box`.
+computes from its weight stays the same. So it does where the weight takes the place of the
+parameter (weight norm, spectral norm, pruning, parametrizations), which `fresh` pads like `box`.
+Kernels that are fixed (a blur) or computed from the input (CondConv) can be neither trained nor
+drawn: `zero` and `kim2023` do not pad them, `fresh` pads them like `box`.
 
 `kim2023` is what Kim et al. do to a network, for reproduction: kernels of convolutions and windows
 of max-pools become larger, and nothing else changes. Where a padded layer reads one row less (odd
@@ -55,11 +56,12 @@ from ...kernel_padding.arithmetic import (
 )
 from ...kernel_padding.call import StridedCall, call_growth, settled_fill, why_not_padded
 from ...torch_calls import CallWatcher, FunctionMode, Padding
-from ...treatment import FILLS, Fill, PaddedLayer, Treatment
+from ...treatment import FILLS, ZEROS, Fill, PaddedLayer, Treatment
 from .calls import (
     as_plane,
     fixed_energy,
     grow_conv,
+    is_reparametrised,
     own_buffer,
     own_parameter,
     read_call,
@@ -84,10 +86,11 @@ class PaddingPlan:
     """The kernel padding of a module.
 
     `grown` maps parameters that grew to their old kernels, `fixed` padded buffers to their
-    `tap_energy`.
+    `tap_energy`. `reparametrised` is the kernel of a weight that takes the place of the parameter.
     """
 
     fill: Fill
+    reparametrised: Pair | None = None
     grown: dict[str, Pair] = field(default_factory=dict)
     fixed: dict[str, Tensor] = field(default_factory=dict)
 
@@ -124,11 +127,14 @@ class _Rewriter(FunctionMode):
         name = own_parameter(self.module, call.weight)
         if name is not None and name in self.plan.grown:
             return self._run_grown(call, name)
-        if not call.uneven or why_not_padded(call, self.plan.fill, name is not None):
+        normed = self.plan.reparametrised == call.kernel and is_reparametrised(
+            self.module, call.weight
+        )
+        if not call.uneven or why_not_padded(call, self.plan.fill, name is not None or normed):
             return None
         fill = settled_fill(call, self.plan.fill, name is not None)
         by_hand = self.by_hand if call.x is self.last_padded else _NONE
-        return _run(call, fill, by_hand, self.module, name)
+        return _run(call, fill, by_hand, self.module, "weight" if normed else name)
 
     def _run_grown(self, call: StridedCall, name: str) -> Tensor:
         """Run a call whose parameter has grown; a weight standardised in forward is rescaled."""
@@ -254,7 +260,8 @@ def pad_traced(
     layers: list[PaddedLayer] = []
     left: dict[str, str] = {}
     for seen in trace.uneven:
-        reason = why_not_padded(seen.call, fill, seen.parameter is not None)
+        trainable = seen.parameter is not None or seen.reparametrised
+        reason = why_not_padded(seen.call, fill, trainable)
         if reason is None:
             own = replace(seen, module=modules.get(seen.name, module))
             layers.append(_treat(own, fill, generator))
@@ -277,12 +284,16 @@ def _treat(seen: ObservedCall, fill: Fill, generator: torch.Generator) -> Padded
     kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
     if settled == "kim2023" and _kernel_of(module) == call.kernel:
         module.kernel_size = kernel  # type: ignore[assignment]
-    if name is not None and (settled == "zero" or (settled == "kim2023" and not seen.direct)):
-        _add_taps(module, name, call.kernel, kernel)
+    if seen.reparametrised and settled in ZEROS:
+        plan: PaddingPlan = getattr(module, _PLAN)
+        plan.reparametrised = call.kernel
+        _add_taps(module, "weight", call, kernel)
+    elif name is not None and (settled == "zero" or (settled == "kim2023" and not seen.direct)):
+        _add_taps(module, name, call, kernel)
     elif name is not None and (settled == "fresh" or seen.direct):
         _grow(module, name, call, settled, generator)
     elif seen.buffer is not None:
-        plan: PaddingPlan = getattr(module, _PLAN)
+        plan = getattr(module, _PLAN)
         plan.fixed[seen.buffer] = fixed_energy(call, module.get_buffer(seen.buffer), settled)
     return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
 
@@ -295,11 +306,15 @@ def _kernel_of(module: nn.Module) -> Pair | None:
     return tuple(kernel) if isinstance(kernel, tuple) and len(kernel) == 2 else None
 
 
-def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
-    """Register the new rows and columns of 0 next to the parameter `name`."""
-    weight = module._parameters[name]
-    assert weight is not None  # noqa: S101 - the trace saw it
-    out, into = weight.shape[:2]
+def _add_taps(module: nn.Module, name: str, call: StridedCall, grown: Pair) -> None:
+    """Register the new rows and columns of 0 next to the parameter `name`.
+
+    They are like it, or like the parameter that the weight is computed from.
+    """
+    assert call.weight is not None  # noqa: S101 - the trace saw it
+    out, into = call.weight.shape[:2]
+    kernel, own = call.kernel, module._parameters.get(name)
+    weight = own if own is not None else next(p for p in module.parameters() if p.ndim > 1)
     shapes = {
         f"{name}_rows": (out, into, grown[0] - kernel[0], grown[1]),
         f"{name}_columns": (out, into, kernel[0], grown[1] - kernel[1]),

@@ -21,7 +21,7 @@ from ...exported_operators import as_torch_function
 from ...kernel_padding.call import StridedCall
 from ...meta_forward import quickly
 from ...torch_calls import FunctionMode, running_layers
-from .calls import own_buffer, own_parameter, read_call
+from .calls import is_reparametrised, own_buffer, own_parameter, read_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,8 @@ class ObservedCall:
     """One uneven call: the innermost module that made it, its name, the parameter it used.
 
     `direct` says that the weight is the parameter itself, not computed from it. `buffer` names the
-    buffer with the fixed kernel of the call.
+    buffer with the fixed kernel of the call. `reparametrised` says that the weight takes the place
+    of the layer's parameter, as with weight norm.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ObservedCall:
     parameter: str | None
     direct: bool
     buffer: str | None
+    reparametrised: bool = False
 
 
 @dataclass
@@ -83,7 +85,9 @@ class _Recorder(FunctionMode):
         name, module = self.stack[-1]
         own = own_parameter(module, call.weight)
         direct = own is not None and module._parameters[own] is call.weight
-        seen = ObservedCall(name, module, call, own, direct, own_buffer(module, call.weight))
+        buffer = own_buffer(module, call.weight)
+        normed = own is None and is_reparametrised(module, call.weight)
+        seen = ObservedCall(name, module, call, own, direct, buffer, normed)
         known = ((s.module, s.call.kind, s.call.kernel, s.call.stride) for s in self.trace.uneven)
         if (module, call.kind, call.kernel, call.stride) not in known:
             self.trace.uneven.append(seen)
