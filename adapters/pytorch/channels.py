@@ -7,6 +7,7 @@ the first convolution's before all others if they are one of these two numbers.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .float_types import cast_inputs, other_types
 from .inputs import SIZES, fix_module_inputs, guess_spec
 from .target import blank_input
-from .tensors import cast_module, frozen_copy
+from .tensors import cast_module, copy_module, frozen_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,9 +72,32 @@ def module_input(
 ) -> InputSpec:
     """The input that `model.wrap` would give `module`, which is not changed."""
     frozen = frozen_copy(getattr(module, "_orig_mod", module))
+    others = other_types(frozen, torch.float32)
     frozen = cast_module(frozen, torch.device("cpu"), torch.float32)
     fix_module_inputs(frozen, image, fixed)
-    return pick_spec(frozen, size, declare)
+    return settle_types(frozen, others, lambda: pick_spec(frozen, size, declare))
+
+
+def settle_types(
+    module: nn.Module, others: Mapping[str, torch.dtype], pick: Callable[[], InputSpec]
+) -> InputSpec:
+    """The input that `pick` gives, for which the layers `others` cast theirs if need be.
+
+    They do if `module`, whose layers have one type by now, does not run without.
+    """
+    spec = pick()
+    if not others or _runs(module, spec):
+        return spec
+    cast_inputs(module, others)
+    return pick()
+
+
+def _runs(module: nn.Module, spec: InputSpec) -> bool:
+    with contextlib.suppress(Exception), torch.no_grad():  # a foreign forward may raise anything
+        tried = copy_module(module)
+        tried(blank_input(tried, spec)[:1])
+        return True
+    return False
 
 
 def _tried(module: nn.Module) -> list[int]:

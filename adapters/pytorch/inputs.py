@@ -5,6 +5,7 @@ Also why a module refuses its input.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,15 @@ def why_refused(
             f"the image and give the others values, such as inputs={{'image': {image!r}, 'fixed': "
             f"{{{fixed}}}}}"
         )
+    if not fixed_already and not _takes_position(module.forward):
+        return f"{_by_keyword(names)}; it was given an image of {shape} by position: {said}"
+    asked = None if fixed_already else _asked_of_table(module)
+    if asked is not None:
+        return (
+            f"takes a table of inputs, of which its forward reads {asked!r}, and was given an "
+            f"image of {shape}; give a module whose forward takes the image alone and calls this "
+            f"one with {{{asked!r}: image}}"
+        )
     sizes = [n for n in SIZES if (n, n) != (spec.height, spec.width) and _passes(attempt, n)][:2]
     if sizes:
         passing = " and ".join(f"{n} x {n}" for n in sizes)
@@ -125,6 +135,45 @@ def required_arguments(function: Callable[..., Any]) -> list[str]:
         for p in parameters
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
+
+
+def _takes_position(function: Callable[..., Any]) -> bool:
+    """Whether an argument may be given by position; True of a function that does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
+
+
+def _by_keyword(names: list[str]) -> str:
+    if not names:
+        return (
+            "takes its inputs by names that its forward does not list; give a module whose forward "
+            "takes the image alone and calls this one"
+        )
+    return (
+        f"takes its input by name alone ({names[0]}); name it: inputs={{'image': {names[0]!r}}} in "
+        f"Python, --input image={names[0]} on the command line"
+    )
+
+
+class _Table(dict[str, Any]):
+    """An empty table that remembers the first key it was asked for."""
+
+    asked: str | None = None
+
+    def __missing__(self, key: Any) -> Any:
+        self.asked = self.asked or str(key)
+        raise KeyError(key)
+
+
+def _asked_of_table(module: nn.Module) -> str | None:
+    """The key that the forward of `module` reads if it is given a table; None if it reads none."""
+    table = _Table()
+    with contextlib.suppress(Exception), torch.no_grad():  # a foreign forward may raise anything
+        module(table)
+    return table.asked
 
 
 def _passes(attempt: Callable[[int, int], Any], side: int) -> bool:

@@ -29,8 +29,9 @@ from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment, left_note
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
-from .channels import pick_spec
+from .channels import pick_spec, settle_types
 from .complexity import module_complexity
+from .float_types import cast_note, other_types
 from .inputs import fix_module_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .nodes import (
@@ -438,8 +439,8 @@ def wrap(
 
     Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
     standard deviation, channels that the first layer takes; `declare` states parts of it. `image`
-    is the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
-    precision weights are audited in float32, and a compiled module is audited as its original.
+    is the input of `forward` that takes the image, `fixed` has values for the others by name. All
+    layers are audited in float32, whatever they have, and a compiled module as its original.
     Raises `InputError` when the module refuses that input, cannot be copied, is or contains
     a TorchScript module, or has weights without values or shapes.
     """
@@ -455,13 +456,14 @@ def wrap(
     frozen = frozen_copy(module)
     digest = module_tensors_digest(frozen)
     single = torch.float64 if precision == "float64" else torch.float32
+    others = other_types(frozen, single)
     frozen = cast_module(frozen, torch.device("cpu"), single)
     fix_module_inputs(frozen, image, fixed or {})
     model = TorchModel(
         frozen,
         lambda _member: copy_module(frozen),
         reference=name or f"module:{type(module).__name__}",
-        spec=spec or pick_spec(frozen, size, declare),
+        spec=settle_types(frozen, others, lambda: spec or pick_spec(frozen, size, declare)),
         device=pick_device(device),
         source={"runtime": "torch", "tensors_sha256": digest, "library": library_of(module)},
         target=target,
@@ -469,7 +471,7 @@ def wrap(
         known=False,
     )
     model.notes[:0] = not_finite_weights(frozen)
-    model.notes += guessed_note(model.spec)
+    model.notes += [*cast_note(frozen, single), *guessed_note(model.spec)]
     return model
 
 

@@ -44,6 +44,14 @@ NO_GRADIENT = (
     "tensor, or leaves torch"
 )
 
+CUT_OFF = (
+    f"{NO_GRADIENTS}the forward pass turns off `requires_grad` of its input, or of a tensor that "
+    "is computed from it, which torch refuses where gradients are taken; remove that from it"
+)
+
+CHANGED_FLAG = "can only change requires_grad flags of leaf variables"
+"""Part of what torch says about it."""
+
 Answer = tuple[Tensor | None, Tensor | None]
 """The raw target and the logits; None for what was not requested or is not there."""
 
@@ -151,8 +159,8 @@ class ModulePasses:
         try:
             with torch.enable_grad(), contiguous_norm_gradients(x):
                 found = self.run(module, x, grid, logits=grid is None)
-        except Exception:  # the suite that makes the same pass reports it
-            return None
+        except Exception as error:  # the suite that makes the same pass reports it
+            return CUT_OFF if CHANGED_FLAG in str(error) else None
         values = [value for value in found if value is not None]
         if not any(v.requires_grad for v in values):
             return NO_GRADIENT if values else None

@@ -19,6 +19,7 @@ from ..meta_forward import quickly
 from ..target_rule import Way, named_by_user
 from .capture import base_name, capture
 from .checkpointing import without_checkpointing
+from .float_types import cast_clause
 from .inputs import why_refused
 from .tensors import first_float
 from .trace_steps import Trace, trace_way
@@ -62,7 +63,7 @@ def locate(
             failure = error
     with contextlib.suppress(Exception):
         return find(1, spec.height, spec.width), True
-    why = why_refused(module, spec, failure, partial(find, 2))
+    why = why_refused(module, spec, failure, partial(find, 2)) + cast_clause(module)
     raise InputError(f"{reference} {why}") from failure
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from ...errors import InputError, NotApplicableError
 from .rewrite import pad_module, pad_traced
 from .trace import trace_uneven
@@ -12,7 +14,6 @@ from .trace import trace_uneven
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import Tensor, nn
 
     from ...treatment import Fill, Treatment
@@ -48,7 +49,8 @@ class ModelPadding:
         from .fit import Fit
 
         grown = [layer.name for layer in self.treatment.layers]
-        moved = Fit(module, grown, run, self.images.to(device), seed=self.seed).solve()
+        with torch.enable_grad():  # a pass without gradients may be the first to need the weights
+            moved = Fit(module, grown, run, self.images.to(device), seed=self.seed).solve()
         kept = [name for name in grown if name not in moved]
         notes = [f"fitted on {len(self.images)} unlabelled images: {', '.join(moved) or 'none'}"]
         if kept:
