@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,14 +12,28 @@ from torch import Tensor
 from ..graph import OperatorCall, integers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+
+Factor = tuple[int, float]
+"""New size and scale of one axis."""
+
+NEAR_HALF = 1e-6
+"""onnxruntime takes coordinates as halves that differ from a half by less."""
+
+
+def _round(coordinates: Tensor, *, up: bool) -> Tensor:
+    """To the nearest whole number, halves `up` or down."""
+    base = torch.floor(coordinates)
+    beyond = coordinates - base - 0.5
+    return base + (beyond > -NEAR_HALF if up else beyond >= NEAR_HALF)
 
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "floor": torch.floor,
     "ceil": torch.ceil,
-    "round_prefer_ceil": lambda c: torch.floor(c + 0.5),
-    "round_prefer_floor": lambda c: torch.ceil(c - 0.5),
+    "round_prefer_ceil": partial(_round, up=True),
+    "round_prefer_floor": partial(_round, up=False),
 }
 
 
@@ -41,45 +55,49 @@ def resize_operator(
     wanted = integers(sizes) if sizes is not None and sizes.numel() else None
     factors = _factors(x, axes, wanted, scales)
     transform = call.get("coordinate_transformation_mode", "half_pixel")
-    for axis, (size, scale) in zip(axes, factors, strict=True):
-        x = _resample(call, x, axis, size, scale, transform)
-    return x
+    rounding = call.get("nearest_mode", "round_prefer_floor")
+    return _each_axis(call, x, dict(zip(axes, factors, strict=True)), transform, rounding)
 
 
 def upsample(call: OperatorCall, x: Tensor, scales: Tensor | None = None) -> Tensor:
-    """The older operator: scales only, origin-aligned, nearest rounds down."""
+    """The older operator: scales only, origin-aligned; nearest rounds up where it shrinks."""
     factors = _factors(x, range(x.ndim), None, scales if scales is not None else call.get("scales"))
-    for axis, (size, scale) in enumerate(factors):
-        x = _resample(call, x, axis, size, scale, "asymmetric", "floor")
+    return _each_axis(call, x, dict(enumerate(factors)), "asymmetric", "")
+
+
+def _each_axis(
+    call: OperatorCall, x: Tensor, factors: Mapping[int, Factor], transform: str, rounding: str
+) -> Tensor:
+    """Resample the axes one after the other; a map that keeps its size is copied."""
+    if all(x.shape[axis] == size for axis, (size, _) in factors.items()):
+        return x
+    for axis, (size, scale) in factors.items():
+        if scale != 1:
+            x = _resample(call, x, axis, (size, scale), transform, rounding)
     return x
 
 
 def _factors(
     x: Tensor, axes: Sequence[int], sizes: Sequence[int] | None, scales: Any
-) -> list[tuple[int, float]]:
-    """New size and scale of each axis."""
+) -> list[Factor]:
+    """New size and scale of each axis; scales and products are float32, as in onnxruntime."""
+    lengths = torch.tensor([x.shape[a] for a in axes], dtype=torch.float32)
     if sizes is not None:
-        return [(n, n / x.shape[a]) for a, n in zip(axes, sizes, strict=True)]
-    values = scales.tolist() if isinstance(scales, Tensor) else list(scales)
-    return [(math.floor(x.shape[a] * s), s) for a, s in zip(axes, values, strict=True)]
+        ratios = torch.tensor(sizes, dtype=torch.float32) / lengths
+        return list(zip(sizes, ratios.tolist(), strict=True))
+    values = torch.as_tensor(scales, dtype=torch.float32, device="cpu")
+    wanted = (values * lengths).long().tolist()
+    return list(zip(wanted, values.tolist(), strict=True))
 
 
 def _resample(
-    call: OperatorCall,
-    x: Tensor,
-    axis: int,
-    size: int,
-    scale: float,
-    transform: str,
-    rounding: str = "round_prefer_floor",
+    call: OperatorCall, x: Tensor, axis: int, factor: Factor, transform: str, rounding: str
 ) -> Tensor:
-    length = x.shape[axis]
-    if length == size and scale == 1:
-        return x
+    length, (size, scale) = x.shape[axis], factor
     where = _coordinates(call, length, size, scale, transform)
     mode = call.get("mode", "nearest")
     if mode == "nearest":
-        places = ROUNDING[call.get("nearest_mode", rounding)](where)
+        places = ROUNDING[rounding or ("ceil" if scale < 1 else "floor")](where)
         return x.index_select(axis, places.clamp(0, length - 1).long().to(x.device))
     matrix = _weights(call, where, length, cubic=mode == "cubic").to(x.device, x.dtype)
     return F.linear(x.movedim(axis, -1), matrix).movedim(-1, axis)
@@ -88,23 +106,31 @@ def _resample(
 def _coordinates(
     call: OperatorCall, length: int, size: int, scale: float, transform: str
 ) -> Tensor:
-    """Where each output element lies on the input axis."""
-    i = torch.arange(size, dtype=torch.float64)
+    """Where each output element lies on the input axis.
+
+    Each step is rounded to float32 as in onnxruntime: next to a whole number or a half, nearest
+    would else choose another element.
+    """
+    i = torch.arange(size, dtype=torch.float32)
+    factor = torch.tensor(scale, dtype=torch.float32)
     if transform == "asymmetric":
-        return i / scale
+        return i / factor
     if transform == "align_corners":
-        return i * (length - 1) / (length * scale - 1) if size > 1 else torch.zeros_like(i)
+        return i * (length - 1) / (size - 1) if size > 1 else torch.zeros_like(i)
     if transform == "pytorch_half_pixel" and size == 1:
         return torch.zeros_like(i)
     if transform in {"half_pixel", "pytorch_half_pixel"}:
-        return (i + 0.5) / scale - 0.5
+        return (i + 0.5) / factor - 0.5
     if transform == "half_pixel_symmetric":
-        return length / 2 * (1 - size / (scale * length)) + (i + 0.5) / scale - 0.5
+        # A number over a tensor would be the number times a rounded reciprocal.
+        offset = length / 2 * (1 - torch.tensor(float(size)) / (factor * length))
+        return (offset.double() + (i.double() + 0.5) / factor.double() - 0.5).float()
     raise call.decline(f"the coordinate transformation {transform!r}")
 
 
 def _weights(call: OperatorCall, where: Tensor, length: int, *, cubic: bool) -> Tensor:
     """(size, length): how much of each input element goes into each output element."""
+    where = where.double()
     base = torch.floor(where)
     t = where - base
     taps = {0: 1 - t, 1: t}
