@@ -240,3 +240,26 @@ def test_norms_of_operators_are_those_of_torch(name, tmp_path):
     np.testing.assert_allclose(
         found.maps["sensitivity"], wanted.maps["sensitivity"], rtol=1e-6, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("filters", ["bilinear", "random"])
+def test_one_filter_of_a_transposed_convolution_is_fixed_as_in_torch(filters, biased, tmp_path):
+    """Its squared coefficients count, as those of a depthwise convolution do; a bias does not."""
+    line = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
+    one = np.outer(line, line) if filters == "bilinear" else weights(4, 4, seed=5)
+    held = {"w1": weights(6, 3, 4, 4), "w2": weights(4, 6, 1, 1, seed=1)}
+    held |= {"up": np.tile(one, (6, 1, 1, 1)), "b": weights(6)}
+    inputs = ["p0", "up", "b"] if biased else ["p0", "up"]
+    graph = [
+        node("Conv", ["image", "w1"], ["p0"], strides=[4, 4]),
+        node("ConvTranspose", inputs, ["p1"], group=6, strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Conv", ["p1", "w2"], ["map"]),
+    ]
+    proto = model(graph, held, dims=[1, 3, 32, 32], outputs=["map"], opset=18)
+    opened = open_onnx(save(proto, tmp_path / "m.onnx"), device="cpu", target="map")
+    found = energy_map(opened.skeleton(), (3, 32, 32))[0]
+    taps = torch.from_numpy(one).double().square()[None, None]
+    units = F.conv2d(torch.ones(1, 1, 16, 16, dtype=torch.float64), taps, stride=2, padding=1)
+    wanted = units[0, 0].repeat_interleave(4, 0).repeat_interleave(4, 1)
+    np.testing.assert_allclose(found / found.mean(), wanted / wanted.mean(), 1e-6)

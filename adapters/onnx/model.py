@@ -36,7 +36,7 @@ from .gradient_check.subject import (
     as_float,
     gradient_reach,
 )
-from .gradient_check.verify import verify_gradients
+from .gradient_check.verify import verify_gradients, why_another_function
 from .graph import Mode
 from .inputs.batch_axis import settle_batch
 from .inputs.declaration import InputDeclaration
@@ -139,27 +139,51 @@ class OnnxModel:
     def verdict(self) -> GradientVerdict:
         """Whether the gradient route agrees with onnxruntime on this file; measured once."""
         try:
-            interpreter = self._interpreter(self.reach.outputs)
+            subject = self._subject(self.reach.outputs)
         except PerimetryError as error:
             return GradientVerdict(str(error))
-        graph = with_outputs(self.graph, self.reach.outputs)
-        bytes_in = self.spec.dtype == "uint8"
-        subject = CheckTarget(
-            proto=as_float(graph, self.image) if bytes_in else graph,
-            interpreter=interpreter,
-            spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
-            image=self.image,
-            outputs=self.reach.outputs,
-            precision=precision_of(graph),
-            straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
-            batch=self._batch or 1,
-        )
         verdict = verify_gradients(subject, example(self.spec, 1))
         self._measured.append(verdict.note())
         if subject.straight_through and verdict.reason is None:
             self._measured.append("quantised: the gradient is the straight-through one")
         self.notes += self._measured
         return verdict
+
+    def _subject(self, outputs: tuple[str, ...]) -> CheckTarget:
+        """The tensors `outputs`, among those that gradients reach, for checks of the interpreter.
+
+        Raises `PerimetryError` if there is no interpreter of the graph.
+        """
+        interpreter = self._interpreter(self.reach.outputs)
+        graph = with_outputs(self.graph, outputs)
+        bytes_in = self.spec.dtype == "uint8"
+        return CheckTarget(
+            proto=as_float(graph, self.image) if bytes_in else graph,
+            interpreter=interpreter,
+            spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
+            image=self.image,
+            outputs=outputs,
+            precision=precision_of(graph),
+            straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
+            batch=self._batch or 1,
+        )
+
+    @cached_property
+    def _why_no_structure(self) -> str | None:
+        """Why the graph up to the target is not the function that onnxruntime computes, or None.
+
+        Gradients that were verified show that it is; a graph that draws random numbers shows
+        nothing.
+        """
+        verified = "verdict" in vars(self) and self.verdict.reason is None
+        names = (self.target.name,) if self.target else ()
+        if verified or not {*names} <= {*self.reach.outputs} or random_nodes(self.graph.graph):
+            return None
+        try:
+            subject = self._subject(names)
+        except PerimetryError:
+            return None
+        return why_another_function(subject, example(self.spec, 1))
 
     @cached_property
     def why_no_gradients(self) -> str | None:
@@ -256,6 +280,8 @@ class OnnxModel:
 
         if self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
+        if self._why_no_structure is not None:
+            raise NotApplicableError(f"no structure: {self._why_no_structure}")
         skeleton = OnnxSkeleton(self.graph, self.image, self.target, self.spec.layout, self._energy)
         note = f"structure: {len(skeleton.body.folded)} batch norms folded by the exporter assumed"
         if skeleton.body.folded and note not in self.notes:

@@ -26,6 +26,12 @@ from .subject import CheckTarget, GradientVerdict, relative_l2_distance
 FORWARD = {"float32": 1e-4, "float16": 5e-3}
 """Relative L2 difference allowed between interpreter and onnxruntime, by the file's precision."""
 
+CLEARLY = {"float32": 1e-2, "float16": 5e-2}
+"""Relative L2 difference from which on they compute different functions, by the precision."""
+
+CLEARLY_ROUNDED = 0.5
+"""The same of quantised graphs, if it is more than twice onnxruntime's own spread."""
+
 FLOAT_NOISE = 1e-6
 """Relative size of float32's rounding, after a few operations."""
 
@@ -63,6 +69,30 @@ def _verify(subject: CheckTarget, x: Tensor) -> GradientVerdict:
     return replace(found, forward=error)
 
 
+def why_another_function(subject: CheckTarget, x: Tensor) -> str | None:
+    """Return why the interpreter does not compute what onnxruntime does at all, or None.
+
+    One forward pass of each. Rounding, and what cannot be computed, are no reasons.
+    """
+    try:
+        reference = Session(subject.proto, subject.outputs).run(subject.arrays(x))
+        with torch.no_grad():
+            ours = subject.interpreter(subject.feeds(x), subject.outputs)
+    except Exception:  # others say so
+        return None
+    expected = {name: torch.as_tensor(value).double() for name, value in reference.items()}
+    if not all(bool(value.isfinite().all()) for value in expected.values()):
+        return None
+    error = max(relative_l2_distance(ours[name], expected[name]) for name in subject.outputs)
+    limit = CLEARLY_ROUNDED if subject.straight_through else CLEARLY[subject.precision]
+    if not error <= limit and subject.straight_through:
+        limit = max(limit, 2 * rounding_spread(subject, x, expected))
+    if error <= limit:
+        return None
+    where = first_divergent_node(subject, x)
+    return f"the target differs from onnxruntime's by {error:.1e}, more than {limit:.0e}{where}"
+
+
 def rounding_spread(subject: CheckTarget, x: Tensor, expected: dict[str, Tensor]) -> float:
     """Return onnxruntime's own spread: without optimisation, and on an image with float noise.
 
@@ -83,7 +113,8 @@ def rounding_spread(subject: CheckTarget, x: Tensor, expected: dict[str, Tensor]
 
 def first_divergent_node(subject: CheckTarget, x: Tensor) -> str:
     """Return a clause that names the first node where both diverge; empty if it is unknown."""
-    nodes = [n for n in subject.interpreter.graph.nodes if n.outputs[0]]
+    made = {name for node in subject.proto.graph.node for name in node.output if name}
+    nodes = [n for n in subject.interpreter.graph.nodes if n.outputs[0] in made]
     names = [n.outputs[0] for n in nodes]
     expected = Session(subject.proto, names, optimise=False).run(subject.arrays(x))
     with torch.no_grad():

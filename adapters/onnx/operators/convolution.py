@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,15 +45,24 @@ class OperatorWindow:
         return [n for pair in pairs for n in pair]
 
 
-def window(call: OperatorCall, size: Sequence[int], kernel: Sequence[int]) -> OperatorWindow:
-    """The window of a convolution or pool over an input of `size`; resolves `auto_pad`."""
+def window(
+    call: OperatorCall, size: Sequence[int], kernel: Sequence[int], *, pools: bool = False
+) -> OperatorWindow:
+    """The window of a convolution, or of what `pools`, over an input of `size`.
+
+    It resolves `auto_pad`.
+    """
     rank = len(kernel)
     stride = list(call.get("strides", [1] * rank))
     dilation = list(call.get("dilations", [1] * rank))
     pads = list(call.get("pads", [0] * 2 * rank))
     mode = call.get("auto_pad", "NOTSET")
     if mode.startswith("SAME"):
-        pads = same_padding(size, kernel, stride, dilation, lower=mode == "SAME_LOWER")
+        lower = mode == "SAME_LOWER"
+        if pools:
+            pads = same_padding_of_pool(size, kernel, stride, lower=lower)
+        else:
+            pads = same_padding(size, kernel, stride, dilation, lower=lower)
     elif mode == "VALID":
         pads = [0] * 2 * rank
     return OperatorWindow(list(kernel), stride, dilation, pads[:rank], pads[rank:])
@@ -74,6 +83,22 @@ def same_padding(
         short, long = total // 2, total - total // 2
         before.append(long if lower else short)
         after.append(short if lower else long)
+    return before + after
+
+
+def same_padding_of_pool(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], *, lower: bool = False
+) -> list[int]:
+    """The SAME padding that onnxruntime gives a pool, whose dilation it leaves out of account.
+
+    A dilated pool has fewer windows than ceil(size / stride). Where strides are larger than the
+    kernel, padding is negative: what no window reaches is cut off at both ends.
+    """
+    before, after = [], []
+    for n, k, s in zip(size, kernel, stride, strict=True):
+        total = (-(-n // s) - 1) * s + k - n
+        before.append(int((total + lower) / 2))  # rounded towards zero
+        after.append(total - before[-1])
     return before + after
 
 
@@ -155,7 +180,7 @@ def _rounded_up(call: OperatorCall, size: Sequence[int], w: OperatorWindow) -> O
 
 def _half_fits(w: OperatorWindow) -> bool:
     """Whether torch's pools accept the padding: at most half the kernel, the same at both ends."""
-    return w.symmetric and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
+    return w.symmetric and all(0 <= 2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
 
 
 def max_pool(call: OperatorCall, x: Tensor) -> Tensor:
@@ -163,7 +188,7 @@ def max_pool(call: OperatorCall, x: Tensor) -> Tensor:
     if len(call.node.outputs) > 1 and call.node.outputs[1]:
         raise call.decline("the index output of MaxPool")
     kernel = list(call.get("kernel_shape"))
-    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
+    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel, pools=True))
     pad: Any = w.before
     if not x.is_floating_point():
         x = x.to(call.mode.dtype)
@@ -172,10 +197,19 @@ def max_pool(call: OperatorCall, x: Tensor) -> Tensor:
     return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
 
 
+def _cut(x: Tensor, w: OperatorWindow) -> tuple[Tensor, OperatorWindow]:
+    """`x` without what negative padding cuts off, and the window with the other padding."""
+    cut = [min(n, 0) for n in w.padding()]
+    if not any(cut):
+        return x, w
+    before, after = ([max(n, 0) for n in pads] for pads in (w.before, w.after))
+    return F.pad(x, cut), replace(w, before=before, after=after)
+
+
 def average_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """Mean of each window, over the padding too when `count_include_pad`."""
     kernel = list(call.get("kernel_shape"))
-    given = window(call, x.shape[2:], kernel)
+    x, given = _cut(x, window(call, x.shape[2:], kernel, pools=True))
     w = _rounded_up(call, x.shape[2:], given)
     include = bool(call.get("count_include_pad", 0))
     if len(kernel) == 2 and _half_fits(w) and set(w.dilation) == {1}:
@@ -233,7 +267,7 @@ def _window_sum(x: Tensor, w: OperatorWindow) -> Tensor:
 def lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """p-norm of each window."""
     kernel, p = list(call.get("kernel_shape")), call.get("p", 2)
-    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
+    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel, pools=True))
     if call.mode.skeleton and len(kernel) == 2:  # so that it is a pool
         padded = F.pad(x, w.padding(), value=float("-inf"))  # of which no unit counts
         if set(w.dilation) == {1}:

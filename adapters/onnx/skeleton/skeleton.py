@@ -249,13 +249,16 @@ def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> d
     light: dict[str, Tensor] = {}
     products: set[str] = set()
     for node in nodes:
-        filters = node.op in CONVOLUTIONS and is_filter(constants.get(node.inputs[1]))
+        spread = node.op == "ConvTranspose"
+        filters = node.op in {*CONVOLUTIONS, "ConvTranspose"} and is_filter(
+            constants.get(node.inputs[1])
+        )
         if node.op in WEIGHTED and node.constant and not filters:
             products.update(node.outputs)
         for name in node.constant:
             value = constants[name]
             if node.op in WEIGHTED:
-                if not filters:
+                if not filters or (spread and name != node.inputs[1]):
                     light[name] = _light_weight(node, name, value)
             elif node.op in SCALED and value.numel() > 1 and value.is_floating_point():
                 shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
@@ -282,9 +285,10 @@ def _light_weight(node: Node, name: str, value: Tensor) -> Tensor:
 
 
 def is_filter(weight: Tensor | None) -> bool:
-    """Whether a stored weight (out, in per group, *taps) is a fixed filter, as for blurring.
+    """Whether a stored weight is a fixed filter, as for blurring or bilinear enlarging.
 
-    It is the same one for each of several channels, which training never gives.
+    Its axes are (out, in per group, *taps), or (in, out per group, *taps) if transposed. It is the
+    same one for each of several channels, which training never gives.
     """
     fits = weight is not None and weight.shape[0] > 1 == weight.shape[1] < weight[0].numel()
     return fits and weight is not None and bool((weight == weight[:1]).all())
