@@ -171,6 +171,11 @@ def test_numbers_may_be_computed_from_stored_ones():
     assert read(proto) == BYTES
 
 
+def test_numbers_of_a_damaged_file_say_nothing():
+    """Their product may be too large for a float, which is a warning of numpy."""
+    assert read(with_head(*[("Div", 1e-40)] * 8)) == IMAGENET_GUESS
+
+
 def test_a_constant_node_with_one_float_is_a_stored_number():
     """`Constant(value_float=255)` divides as an initialiser does."""
     proto = with_head(("Div", 255.0))

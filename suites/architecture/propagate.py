@@ -42,6 +42,7 @@ from torch.utils.checkpoint import CheckpointError
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import running_layers
 from .compact import compress, widen
+from .remarks import in_layer
 from .rule_table import history_of, spans_of, with_constant_share, with_history
 from .rules import (  # noqa: F401
     convolutions,
@@ -166,9 +167,8 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
         raise
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        raise NotApplicableError(
-            f"the forward pass failed in layer {trace.layer_name!r}: {what}"
-        ) from error
+        where = in_layer(trace.layer_name) or " outside of its layers"
+        raise NotApplicableError(f"the forward pass failed{where}: {what}") from error
     finally:
         trace.let_go()
     return target  # type: ignore[no-any-return]

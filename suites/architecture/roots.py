@@ -14,9 +14,16 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .compact import alias
-from .mixtures import BOUNDED, LARGEST, MEANS, MOVES, POOLS, SCALES, SUMS
+from .mixtures import BOUNDED, LARGEST, MEANS, POOLS, SCALES, SUMS
 from .nonnegative import is_square
-from .rule_table import constant_share, history_of, is_energy, with_constant_share, with_history
+from .rule_table import (
+    MOVES,
+    constant_share,
+    history_of,
+    is_energy,
+    with_constant_share,
+    with_history,
+)
 from .tags import tensors_in
 
 if TYPE_CHECKING:

@@ -133,6 +133,7 @@ def _transposed(head: Head, node: onnx.NodeProto) -> Head | None:
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the numbers of a damaged file are of any size
 def _computed(head: Head, operator: str, other: Array, *, image_first: bool) -> Head | None:
     """`head` after arithmetic with the numbers `other`, or None if that is not linear."""
     if other.ndim > 4 or not np.isfinite(other).all():
@@ -152,6 +153,8 @@ def _computed(head: Head, operator: str, other: Array, *, image_first: bool) -> 
             scale, shift = scale * factor, shift * factor
         np.broadcast_shapes(scale.shape, shift.shape)
     except ValueError:  # shapes that do not fit; onnxruntime refuses such a graph
+        return None
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return None
     return replace(head, scale=scale, shift=shift)
 
