@@ -9,6 +9,7 @@ selections give none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -86,6 +87,7 @@ class Readings:
 
     def __post_init__(self) -> None:
         self._placed: list[bool] = []
+        self._flattened: list[bool] = []
         self._layouts: list[str | None] = []
         self._gates: list[bool] = []
         self._new: list[tuple[int, tuple[int, int]]] = []  # the steps that change the size
@@ -96,8 +98,8 @@ class Readings:
                 bits |= self.before[source]
             self.sources.append(sources)
             self.before.append(bits)
-            placed = i == 0 or any(self._placed[s] for s in carriers)
-            self._placed.append(placed and (i == 0 or not self._is_vector(step.shape)))
+            self._placed.append(i == 0 or self._is_placed(step, carriers))
+            self._flattened.append(not self._placed[i] and self._is_flattened(step, carriers))
             self._layouts.append(self._layout(step, carriers))
             self._gates.append(self._is_gate(step, sources))
             grid = self._grid(i, carriers) if self._placed[i] else None
@@ -164,6 +166,20 @@ class Readings:
             axes.remove(self.batch)
         return sum(n > 1 for n in axes) < 2
 
+    def _is_placed(self, step: Step, carriers: Sequence[int]) -> bool:
+        """Whether the numbers of a step have places in the image, and more than one axis."""
+        back = step.kind == "view"
+        placed = any(self._placed[s] or (back and self._flattened[s]) for s in carriers)
+        return placed and not self._is_vector(step.shape)
+
+    def _is_flattened(self, step: Step, carriers: Sequence[int]) -> bool:
+        """Whether a vector has all numbers of a map, each changed by itself or by a norm.
+
+        Norms of one group view a map so; a view gives it its axes back.
+        """
+        known = [s for s in carriers if self._placed[s] or self._flattened[s]]
+        return any(_keeps_order(step, self.steps[s]) for s in known)
+
     def _layout(self, step: Step, carriers: Sequence[int]) -> str | None:
         """The order of axes as far as operators determine it."""
         rank = len(step.shape)
@@ -205,6 +221,8 @@ class Readings:
                 return replace(grid, name=step.name)
             if grid is None and self.steps[s].shape == shape and step.kind == "view":
                 return None  # the same numbers in the same shape
+        if step.kind == "view" and (grid := self._restored(i)) is not None:
+            return replace(grid, name=step.name)
         layout = self._layouts[i]
         if len(shape) == 4 and layout is None and step.kind == "view":
             layout = self._layouts[i] = self._gathered(i)
@@ -215,6 +233,20 @@ class Readings:
         if len(shape) == 4 and step.kind not in RESHAPING:
             return self._unmatched(i)
         return self._matched(i, layout) or self._unmatched(i)
+
+    def _restored(self, i: int) -> Grid | None:
+        """The map whose shape a view gives back to its numbers; None if it is none of that shape.
+
+        On the way there each of them may have been changed by itself or by a norm.
+        """
+        shape, k = self.steps[i].shape, i
+        while k > 0 and len(self.sources[k]) == 1:
+            step, k = self.steps[k], self.sources[k][0]
+            if not _keeps_order(step, self.steps[k]):
+                return None
+            if self.steps[k].shape == shape:
+                return self.grids[k]
+        return None
 
     def _gathered(self, i: int) -> str | None:
         """The order of axes of a view in which blocks of units became channels; None if it is none.
@@ -341,6 +373,16 @@ class Readings:
         # what drops an axis, as a mean does, is in the place of what it was
         return self.steps[i].kind not in REARRANGING and shape not in (*sources, *kept)
 
+
+def _keeps_order(step: Step, source: Step) -> bool:
+    """Whether a step has the numbers of `source` in order, each changed by itself or by a norm."""
+    if step.kind == "view":
+        return math.prod(step.shape) == math.prod(source.shape)
+    return step.shape == source.shape and step.kind not in MIXING
+
+
+MIXING = ("conv", "linear", "recurrent", "contract", "permute", "select", "concat")
+"""Kinds of steps whose numbers are not those of one source in its order."""
 
 REARRANGING = ("view", "permute", "multiply", "norm", "linear", "recurrent")
 """Kinds of steps that bring no pixels of a block together, unless by a view of more axes."""

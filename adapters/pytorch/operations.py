@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch._ops import OpOverload
 
 if TYPE_CHECKING:
     from ..readings import Kind
@@ -35,9 +36,53 @@ _BY_KIND: dict[Kind, str] = {
 
 KINDS: dict[str, Kind] = {name: kind for kind, text in _BY_KIND.items() for name in text.split()}
 
+_OPERATORS: dict[str, str] = {
+    "conv2d": "convolution convolution_overrideable",
+    "batch_norm": "native_batch_norm native_batch_norm_legit native_batch_norm_legit_no_training "
+    "native_batch_norm_legit_functional batch_norm_with_update cudnn_batch_norm",
+    "group_norm": "native_group_norm",
+    "layer_norm": "native_layer_norm",
+    "rms_norm": "fused_rms_norm",
+    "unfold": "im2col",
+    "fold": "col2im",
+    "pad": "constant_pad_nd pad_circular pad_enum reflection_pad1d reflection_pad2d "
+    "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+    "interpolate": "upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+    "upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d "
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+    "upsample_bilinear2d_aa upsample_bicubic2d_aa",
+    "grid_sample": "grid_sampler grid_sampler_2d grid_sampler_3d",
+    "scaled_dot_product_attention": "scaled_dot_product_attention_math "
+    "scaled_dot_product_flash_attention scaled_dot_product_flash_attention_for_cpu "
+    "scaled_dot_product_efficient_attention scaled_dot_product_fused_attention_overrideable",
+    "getitem": "slice index alias unsafe_index slice_copy select_copy",
+    "cat": "slice_scatter select_scatter diagonal_scatter index_put unsafe_index_put",
+    "to": "to_copy",
+    "clone": "lift_fresh_copy",
+    "view": "unsafe_view view_copy reshape_alias reshape_copy",
+    "dropout": "native_dropout alpha_dropout feature_alpha_dropout",
+    "permute": "permute_copy",
+    "transpose": "transpose_copy",
+    "split": "unsafe_split",
+    "chunk": "unsafe_chunk",
+    "split_with_sizes": "unsafe_split_with_sizes split_copy split_with_sizes_copy",
+    "unsqueeze": "unsqueeze_copy",
+    "squeeze": "squeeze_copy",
+    "expand": "expand_copy",
+}
+
+OPERATORS = {name: function for function, text in _OPERATORS.items() for name in text.split()}
+"""Operators of ATen, without underscores, whose function of torch has another name."""
+
 
 def function_name(function: Any) -> str:
-    """The name of a function of torch, without underscores; of a property that of the property."""
+    """The name of a function of torch, without underscores; of a property that of the property.
+
+    An operator of an exported program, `aten.im2col.default`, has that of the function, `unfold`.
+    """
+    if isinstance(function, OpOverload):
+        operator = function.overloadpacket.__name__.strip("_")
+        return OPERATORS.get(operator, operator)
     name: str = getattr(function, "__name__", "") or type(function).__name__
     if name == "__get__":
         name = getattr(getattr(function, "__self__", None), "__name__", name)
