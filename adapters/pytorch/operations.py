@@ -81,7 +81,7 @@ def function_name(function: Any) -> str:
     An operator of an exported program, `aten.im2col.default`, has that of the function, `unfold`.
     """
     if isinstance(function, OpOverload):
-        operator = function.overloadpacket.__name__.strip("_")
+        operator = str(function.overloadpacket.__name__).strip("_")
         return OPERATORS.get(operator, operator)
     name: str = getattr(function, "__name__", "") or type(function).__name__
     if name == "__get__":
