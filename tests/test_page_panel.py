@@ -70,6 +70,7 @@ def test_the_records_of_a_model_can_be_downloaded(visit):
     """The file holds what the store holds: both variants, every digit."""
     page = visit.page
     page.locator(LINKS).nth(1).click()
+    page.wait_for_selector("#panel .field canvas")
     name = page.inner_text("#panel-title")
     with page.expect_download() as waiting:
         page.click("#download")

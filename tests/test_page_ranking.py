@@ -142,6 +142,7 @@ def test_counts_are_whole(browser, tmp_path):
     visit = browsers.Visit(browser, tmp_path / "counts.html")
     assert sorted(visit.texts('.tabulator-row [tabulator-field="asis"]')) == ["25", "3"]
     visit.page.click(LINKS)
+    visit.page.wait_for_selector("#panel .metrics")
     (layers,) = (row for row in visit.texts("tr") if row.startswith("uneven_layers"))
     assert layers.split()[-1] == "3"
     assert "0.250" in visit.texts(".metrics")[0]
