@@ -115,8 +115,8 @@ class MeasurementOptions:
         float | None,
         typer.Option(
             metavar="HALF_WIDTH",
-            help="Take more than --count images until the half width of deadpixel's `weakest` is "
-            "at most this, such as 0.05.",
+            help="Take more than --count images until the half width of deadpixel's `weakest` (the "
+            "wider half, where the interval ends at 1) is at most this, such as 0.05.",
             show_default="none",
         ),
     ] = None
