@@ -31,6 +31,7 @@ from perimetry.bench.records.parts import Value
 from perimetry.bench.records.store import Store
 from perimetry.bench.statistics.significance import evidence
 from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.padding.results import what_can_hide
 
 FEW = Settings(count=8, draws=100)
 QUICK = {"settings": FEW, "suites": ("structure", "deadpixel"), "run": TOOLS}
@@ -305,6 +306,16 @@ def test_a_dead_region_is_told_where_the_other_model_was_not_looked_at(folder, s
     empty = looked.model_copy(update={"tables": {name: [] for name in tables}})
     text = flat(compare([structure, empty], [other], run=TOOLS, stages=False, force=True).text())
     assert "has none; other was not looked at" in text
+    note = "12 pixels are of phases that are dead as a whole; they are counted by dead@0.01"
+    if suite == "padding":
+        note = what_can_hide(5, 3)
+    hidden = empty.model_copy(update={"notes": [note]})
+    text = flat(compare([structure, hidden], [other], run=TOOLS, stages=False, force=True).text())
+    assert {
+        "deadpixel": "has none (12 pixels are of phases that are dead as a whole); other was not",
+        "padding": "has none (holes of up to 8 pixels along their shorter side and holes of any "
+        "size in one colour channel alone can hide); other was not",
+    }[suite] in text
 
 
 def test_one_model_alone_is_no_comparison(folder):

@@ -19,6 +19,7 @@ from perimetry.bench.model_report.reported import (
     without_interval,
 )
 from perimetry.suites.base import Metric, Suite
+from perimetry.suites.padding.results import what_can_hide
 from perimetry.suites.registry import SUITES
 
 SNAPSHOT = Path(__file__).parent / "data" / "report.txt"
@@ -202,6 +203,66 @@ def test_a_black_box_without_dead_regions_is_told_which_can_hide():
     assert summary(case_of(found))[1] == (
         "Dead regions: none found (padding; holes of up to 6 pixels along their shorter side can "
         "hide)."
+    )
+
+
+def test_holes_in_one_channel_can_hide_where_channels_are_not_looked_at_apart():
+    """Of any size, and so even where the blocks are single pixels; not in a grey model."""
+    note = what_can_hide(1, 3)
+    found = record("padding", {"blind_weakest": 0.9}, tables={"silent_regions": []}, notes=[note])
+    assert summary(case_of(found))[1] == (
+        "Dead regions: none found (padding; holes of any size in one colour channel alone can "
+        "hide)."
+    )
+    grey = found.model_copy(update={"notes": [what_can_hide(1, 1)]})
+    assert summary(case_of(grey))[1] == "Dead regions: none found (padding)."
+    dead = {"silent_regions": [{"channel": "all", "pixels": 4, "box": [0, 0, 2, 2]}]}
+    also = summary(case_of(found.model_copy(update={"tables": dead})))[1]
+    assert "columns 0 to 1 (padding); holes of any size in one colour" in also
+
+
+def test_pixels_of_dead_phases_are_told_beside_the_dead_regions():
+    """They are not counted as dead pixels, and 0 of these does not mean that every pixel counts."""
+    note = "1024 pixels are of phases that are dead as a whole; they are counted by dead@0.01"
+    found = record("deadpixel", {"weakest": 0.0}, tables={"dead_regions": []}, notes=[note])
+    assert summary(case_of(found))[1] == (
+        "Dead regions: none found (deadpixel; 1,024 pixels are of phases that are dead as a whole)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (
+            "constant: different images give the same logits",
+            "all pixels are dead: none changes the output.",
+        ),
+        (
+            "NaN or infinite: all of the logits",
+            "not known: NaN or infinite: all of the logits.",
+        ),
+    ],
+)
+def test_a_model_whose_outputs_say_nothing_has_no_none_found(note, said):
+    """Whether the target was searched or the suite could not measure it."""
+    searched = record("deadpixel", {"weakest": 0.9}, tables={"dead_regions": []}, notes=[note])
+    refused = record("deadpixel", {}, status="skipped", reason="no gradient", notes=[note])
+    for found in (searched, refused):
+        assert summary(case_of(found))[1] == f"Dead regions: {said}"
+
+
+def test_suites_that_failed_to_find_dead_regions_are_named():
+    """They are not called missing, and the reader is told where the reasons are."""
+    failed = [
+        record(name, {}, status="failed", reason="KeyError") for name in ("deadpixel", "padding")
+    ]
+    assert summary(case_of(*failed))[1] == (
+        "Dead regions: not known: deadpixel and padding failed, for reasons under Not measured."
+    )
+    skipped = record("deadpixel", {}, status="skipped", reason="no gradients")
+    assert summary(case_of(skipped))[1] == (
+        "Dead regions: not known: deadpixel does not apply, for reasons under Not measured; the "
+        "suite padding finds them without gradients."
     )
 
 

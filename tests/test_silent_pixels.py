@@ -167,7 +167,45 @@ def test_an_ordinary_file_has_no_silent_pixel(tmp_path):
     found = measured(save(convnet(size=56), tmp_path / "a.onnx"))
     assert found.tables["silent_regions"] == []
     assert any("at most 6 pixels" in note for note in found.notes)
-    assert PADDING.unseen(found) == "holes of up to 6 pixels along their shorter side can hide"
+    assert PADDING.unseen(found) == (
+        "holes of up to 6 pixels along their shorter side and holes of any size in one colour "
+        "channel alone can hide"
+    )
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_a_hole_as_small_as_the_stimulus_is_found_at_its_places_to_the_pixel(tmp_path, side):
+    """Blocks of 4 pixels and whole lines miss it; a stimulus of 2 pixels in the corner does not."""
+    path = holed(tmp_path / "a.onnx", (slice(0, side), slice(0, side)))
+    found = measured(path)
+    assert found.metrics["blind_weakest"].value == 0
+    assert found.tables["silent_regions"] == [
+        {"channel": "all", "pixels": side**2, "box": [0, 0, side, side]}
+    ]
+    assert found.tables["blind_place"][0]["silent"] is True
+    (clause,) = PADDING.defects(found)
+    assert clause == f"dead: {side**2} pixels in rows 0 to {side - 1}, columns 0 to {side - 1}"
+
+
+@pytest.mark.parametrize("regions", [[], [{"channel": "all", "pixels": 4, "box": [0, 0, 2, 2]}]])
+def test_a_record_that_never_tried_its_place_without_response_again_names_it(tmp_path, regions):
+    """As in records of before: the stimulus is named once, by its place or by the region there."""
+    found = measured(holed(tmp_path / "a.onnx", (slice(0, 2), slice(0, 2))))
+    place = {k: v for k, v in found.tables["blind_place"][0].items() if k != "silent"}
+    older = found.tables | {"blind_place": [place], "silent_regions": regions}
+    (clause,) = PADDING.defects(found.model_copy(update={"tables": older}))
+    what = "4 pixels in rows 0 to 1, columns 0 to 1"
+    stimulus = "a stimulus of 2 x 2 pixels in rows 0 to 1, columns 0 to 1 changes nothing"
+    assert clause == f"dead: {what if regions else stimulus}"
+
+
+def test_a_model_with_gradients_is_searched_where_a_stimulus_changes_nothing(tmp_path, monkeypatch):
+    """Without such a place it is not: `deadpixel` finds its regions from gradients."""
+    monkeypatch.setattr("perimetry.adapters.onnx.model.OnnxModel.why_no_gradients", None)
+    found = measured(holed(tmp_path / "a.onnx", (slice(0, 3), slice(0, 3))))
+    assert found.tables["silent_regions"][0]["box"] == [0, 0, 3, 3]
+    even = measured(save(convnet(size=56), tmp_path / "b.onnx"))
+    assert "silent_regions" not in even.tables
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])

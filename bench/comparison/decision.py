@@ -87,14 +87,16 @@ def _topics(
 
 def _dead(matrix: Matrix) -> str:
     """Which models have dead regions, and where."""
-    texts = [
-        f"{side.name} ({'; '.join(own)})"
-        for side, own in zip(matrix.sides, matrix.defects, strict=True)
-        if own
-    ]
-    for own, words in (((), "has none"), (None, "was not looked at")):
-        names = [s.name for s, d in zip(matrix.sides, matrix.defects, strict=True) if d == own]
-        texts += [f"{join_with_and(names, len(names))} {_plural(words, names)}"] if names else []
+    sides = list(zip(matrix.sides, matrix.defects, matrix.hidden, strict=True))
+    texts = [f"{side.name} ({'; '.join([*own, *hidden])})" for side, own, hidden in sides if own]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for side, own, hidden in sorted(sides, key=lambda one: one[1] is None):
+        if not own:
+            words = "was not looked at" if own is None else "has none"
+            groups.setdefault((words, "; ".join(hidden)), []).append(side.name)
+    for (words, hidden_text), names in groups.items():
+        said = f"{join_with_and(names, len(names))} {_plural(words, names)}"
+        texts.append(f"{said} ({hidden_text})" if hidden_text else said)
     return "; ".join(texts) + "."
 
 

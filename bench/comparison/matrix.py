@@ -13,6 +13,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from ...adapters.load import files_of
+from ..model_report.dead_regions import can_hide
 from ..model_report.reported import reported
 from ..output.numbers import format_number, short_count, with_interval_text
 from .result import RowVerdict, pair_of
@@ -54,6 +55,8 @@ class Matrix:
     sides: tuple[Side, ...]
     defects: tuple[tuple[str, ...] | None, ...]
     """Certain defects of each model in clauses; None where no suite looked for them."""
+    hidden: tuple[tuple[str, ...], ...]
+    """What those suites do not count or cannot see, for each model, in clauses."""
     metrics: tuple[MatrixRow, ...]
     outputs: MatrixRow
     size: tuple[MatrixRow, ...]
@@ -63,8 +66,14 @@ class Matrix:
     def rows(self) -> list[MatrixRow]:
         """All rows in order."""
         texts = [
-            "not looked for" if own is None else "yes, see above" if own else "none"
-            for own in self.defects
+            "not looked for"
+            if own is None
+            else "yes, see above"
+            if own
+            else "none, but see above"
+            if hidden
+            else "none"
+            for own, hidden in zip(self.defects, self.hidden, strict=True)
         ]
         return [MatrixRow("dead regions", tuple(texts)), self.outputs, *self.metrics, *self.size]
 
@@ -79,6 +88,7 @@ def matrix_of(found: ComparisonResult, group: tuple[Side, ...]) -> Matrix:
     return Matrix(
         group,
         tuple(_defects(pairs, side) for side in group),
+        tuple(can_hide([*side.records.values()], found.suites) for side in group),
         tuple(metrics),
         _outputs(pairs, group),
         tuple(_sizes(group)),

@@ -21,6 +21,7 @@ from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
 from ..records.selection import said_first
 from ..statistics.difference import more_samples
+from .dead_regions import dead_region_line
 from .provenance import changed_settings, provenance
 from .reported import (
     Evenness,
@@ -170,26 +171,13 @@ def summary(case: Case) -> list[str]:
     verdict = ". ".join(part for part in parts if part)
     return [
         f"Verdict: {verdict}.",
-        f"Dead regions: {'; '.join(dead) or _no_dead_region(found)}.",
+        f"Dead regions: {dead_region_line(dead, case.records, case.suites)}.",
         f"What to do: {remedy_line(case, found)}.",
     ]
 
 
 DEAD = "dead"
 """What clauses on dead regions begin with."""
-
-
-def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
-    """Which suites looked for dead regions, or which do."""
-    looked = [one.column for one in found if one.looked]
-    if looked:
-        unseen = [clause for one in found if (clause := one.unseen) and one.column in looked]
-        return f"none found ({'; '.join([', '.join(looked), *unseen])})"
-    if any(
-        one.column == "padding" for one in found
-    ):  # it looks for them in models without gradients
-        return "not looked for; the suite deadpixel finds them in models with gradients"
-    return "not looked for; the suites deadpixel and padding find them"
 
 
 def fault_line(records: Sequence[Record]) -> str:

@@ -32,7 +32,10 @@ def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
 
 
 DEAD_PIXELS = (
-    _count("silent_pixels", "pixels whose sensitivity is 0 in every sample"),
+    _count(
+        "silent_pixels",
+        "pixels whose sensitivity is 0 in every sample, without phases that are dead as a whole",
+    ),
     *(
         _count(f"dead_pixels@{t}", f"pixels certainly below {t} of what is due to them")
         for t in dead_regions.THRESHOLDS
@@ -137,10 +140,23 @@ def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPix
     return dead_regions.find_dead_pixels(samples, period, profile)
 
 
-def perhaps_dead(found: Measured) -> str:
-    """What may be dead and may be silent by chance, in a clause; empty if nothing is."""
+LEFT_OUT = re.compile(r"(\d+) pixels are of phases that are dead as a whole;")
+"""In a note: how many pixels are of dead phases."""
+
+
+def not_counted(found: Measured) -> str:
+    """What is silent and not counted as dead, in clauses; empty if nothing is.
+
+    That is, pixels of phases that are dead as a whole, and those that chance may explain.
+    """
+    phased = next((match.group(1) for n in found.notes if (match := LEFT_OUT.match(n))), "")
     counts = next((match.group(1) for n in found.notes if (match := BY_CHANCE.match(n))), "")
-    return f"silent, perhaps by chance: {counts} pixels; take more images" if counts else ""
+    return "; ".join(
+        [
+            *([f"{int(phased):,} pixels are of phases that are dead as a whole"] if phased else []),
+            *([f"silent, perhaps by chance: {counts} pixels; take more images"] if counts else []),
+        ]
+    )
 
 
 def dead_places(found: Measured) -> list[str]:

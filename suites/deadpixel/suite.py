@@ -30,8 +30,8 @@ certainly below t times what their neighbourhood and phase imply, `dead_share` o
 largest t, and `dead_region`, the pixels of the largest connected dead region. A colour channel
 counts on its own too. Table `dead_regions` has the regions and their boxes in pixels, by channel,
 and those that the target reads and the `output` does not (see `read_by_outputs`), which no number
-counts. They are exact for the images shown. Phases that are dead as a whole are not holes and are
-counted by `dead@t`.
+counts. They are exact for the images shown. Phases that are dead as a whole are not holes: their
+pixels are counted by `dead@t`, not here, and a note says how many there are.
 
 Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
 classification training, and are harmful where small perturbations matter.
@@ -68,7 +68,7 @@ from ..measuring.gradients import (
 from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from ..measuring.unbiased import pseudo_values
-from .dead_pixels import DEAD_PIXELS, dead_places, measure_dead_pixels, perhaps_dead
+from .dead_pixels import DEAD_PIXELS, dead_places, measure_dead_pixels, not_counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,8 +174,8 @@ class DeadPixel(Suite):
         return dead_places(found)
 
     def unseen(self, found: Measured) -> str:
-        """Pixels that are silent in all samples, be it by chance."""
-        return perhaps_dead(found)
+        """Pixels of phases that are dead as a whole, and those that chance may have silenced."""
+        return not_counted(found)
 
     def causes(self, found: Measured) -> list[str]:
         """The least sensitive phase, and the stride periods that cause the variance."""

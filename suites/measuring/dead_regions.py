@@ -102,10 +102,15 @@ class Region:
     @property
     def text(self) -> str:
         """Such as `484 pixels in rows 40 to 61, columns 100 to 121`."""
+        return f"{counted_pixels(self.pixels)} in {self.place}"
+
+    @property
+    def place(self) -> str:
+        """Such as `rows 40 to 61, columns 100 to 121`."""
         top, left, bottom, right = self.box
         rows = f"row {top}" if bottom - top == 1 else f"rows {top} to {bottom - 1}"
         columns = f"column {left}" if right - left == 1 else f"columns {left} to {right - 1}"
-        return f"{counted_pixels(self.pixels)} in {rows}, {columns}"
+        return f"{rows}, {columns}"
 
 
 def counted_pixels(count: int) -> str:

@@ -67,7 +67,7 @@ class Observations:
     places: list[Place]
     exchange_places: list[Place]
     silent: list[SilentPixels]
-    """Pixels that change nothing, of the first weight set without gradients."""
+    """Pixels that change nothing, of the first weight set that was searched for them."""
     side: int = 1
     """Of the stimulus, in pixels."""
 
@@ -90,6 +90,11 @@ class Observations:
     def responses(self) -> Array:
         """Responses of F, (weight sets, grid, grid)."""
         return np.stack([s.responses.grid(self.places) for s in self.members])
+
+    def without_response(self) -> list[Place]:
+        """Places at which the stimulus leaves F of the last weight set exactly as it is."""
+        responses = self.members[-1].responses.target if self.members else {}
+        return [place for place, response in responses.items() if response == 0]
 
     def logits(self) -> Array | None:
         """Mean response of the top logit over the weight sets, (grid, grid)."""
@@ -126,12 +131,21 @@ def observe_padding(model: Model, images: Tensor, plan: ObservationPlan) -> Obse
     for member in range(sets):
         model.select(member, x)
         observed.filters.append(filter_asymmetries(model.filters()))
-        if model.why_no_gradients is not None and not observed.silent:
-            with suppress(NotApplicableError) if not spatial else nullcontext():
-                observed.silent.append(find_silent_pixels(model, plan.stimulus, plan.batching))
         if spatial:
             observed.members.append(_observe_member(model, x[member::sets], plan, observed))
+        if not observed.silent:
+            _look_for_silence(model, plan, observed)
     return observed
+
+
+def _look_for_silence(model: Model, plan: ObservationPlan, observed: Observations) -> None:
+    """Look for silent pixels without gradients, or where a stimulus changed nothing."""
+    places = observed.without_response()
+    if model.why_no_gradients is None and not places:
+        return
+    with nullcontext() if observed.members else suppress(NotApplicableError):
+        silent = find_silent_pixels(model, plan.stimulus, plan.batching, places)
+        observed.silent.append(silent)
 
 
 def _observe_member(

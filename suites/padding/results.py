@@ -47,9 +47,11 @@ def _read_places(found: Measurement, model: Model, observed: Observations) -> No
     side, places = observed.side, observed.places
     top, left = places[int(found.maps["blind_spots"].argmin())]
     rows, columns = unseen(model.spec, side, places)
+    pixels = slice(top, top + side), slice(left, left + side)
+    silent = any(one.mask[pixels].all() for one in observed.silent)
     found.tables["blind_place"] = [
         {"top": top, "left": left, "bottom": top + side, "right": left + side}
-        | {"unseen_rows": rows, "unseen_columns": columns}
+        | {"unseen_rows": rows, "unseen_columns": columns, "silent": silent}
     ]
     if rows or columns:
         found.notes.append(
@@ -60,13 +62,14 @@ def _read_places(found: Measurement, model: Model, observed: Observations) -> No
 
 
 CAN_HIDE = re.compile(
-    r"^silent pixels: .* of at most (\d+) pixels along its shorter side, can hide"
+    r"^silent pixels: .* of at most (\d+) pixels along its shorter side, can hide(, and so can)?"
 )
-"""In a note: how large a hole may be that was not seen; 0 where blocks were single pixels."""
+"""In a note: how large a hole may be that was not seen (0 where blocks were single pixels), and
+whether one in a single colour channel can hide too."""
 
 
 def _read_silent(found: Measurement, model: Model, observed: Observations) -> None:
-    """Pixels and colour channels without any effect on a model without gradients."""
+    """Pixels and colour channels without any effect, where they were looked for."""
     if not observed.silent:
         return
     silent, (height, width) = observed.silent[0], (model.spec.height, model.spec.width)
@@ -78,17 +81,23 @@ def _read_silent(found: Measurement, model: Model, observed: Observations) -> No
             for region in connected_regions(silent.mask)
         ),
     ]
-    side = silent.block
-    found.notes.append(
-        f"silent pixels: blocks of {side} x {side} pixels without gaps, every row and column, "
-        "every colour channel; a hole that contains no whole block, row or column, of at most "
-        f"{2 * side - 2} pixels along its shorter side, can hide, and so can one of one channel"
-    )
+    found.notes.append(what_can_hide(silent.block, model.spec.channels))
     if silent.finest > 1:
         found.notes.append(
             f"silent pixels: edges are placed to {silent.finest} pixels, not to single ones, after "
             f"{MOST_REFINING} cells"
         )
+
+
+def what_can_hide(side: int, channels: int) -> str:
+    """What blocks of `side` pixels cannot see, read by `CAN_HIDE`."""
+    alone = ", and so can a hole of any size in one colour channel alone" if channels > 1 else ""
+    return (
+        f"silent pixels: blocks of {side} x {side} pixels without gaps, every row and column, "
+        "every place at which the stimulus changed nothing, every colour channel as a whole; a "
+        "hole that contains no whole block, row, column or such place, of at most "
+        f"{2 * side - 2} pixels along its shorter side, can hide{alone}"
+    )
 
 
 def _channel_name(model: Model, channel: int) -> str:

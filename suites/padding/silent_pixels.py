@@ -1,4 +1,4 @@
-"""Silent pixels of a model without gradients: their change leaves F as it is.
+"""Silent pixels: their change leaves F as it is.
 
 Cells of pixels are changed all at once, on a plain background and, of blocks or where that changes
 nothing, on one of uniform noise, of which every level moves by half the range. A cell is silent if
@@ -11,12 +11,13 @@ class numbers or boxes above a threshold: unless `MOST_ANSWER` of the blocks cha
 background, nothing is said.
 
 1. Blocks of a fourteenth of the shorter side, which leave no gap.
-2. Every row and every column as a whole, which finds dead borders and lines however narrow.
+2. Every row and every column as a whole, which finds dead borders and lines however narrow, and
+   the places at which the stimulus of the blind spots changed nothing.
 3. Each colour channel alone, at a random half of all pixels.
 4. Around what is silent, cells that are not are halved along both axes, down to single pixels, the
    largest first, until none that touches a silent pixel is left, or `MOST_REFINING` are tried.
 
-A hole that contains no whole block and no whole line can hide.
+A hole that contains no whole block, line or place can hide.
 """
 
 from __future__ import annotations
@@ -101,9 +102,12 @@ class SilentPixels:
     finest: int = 1
 
 
-def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> SilentPixels:
+def find_silent_pixels(
+    model: Model, stimulus: Stimulus, batching: Batching, places: Sequence[tuple[int, int]] = ()
+) -> SilentPixels:
     """Look for silent pixels of the selected weight set; see this module.
 
+    `places` are the upper left pixels of stimuli that changed nothing on the plain background.
     Raises `NotApplicableError` if an output is not finite, or if logits answer too few changes.
     """
     probe = _Probe(model, stimulus, batching)
@@ -119,6 +123,8 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
     _mark(mask, live, blocks, probe.silent_blocks(blocks))
     lines = [PixelBlock(row, 0, row + 1, width) for row in range(height)]
     lines += [PixelBlock(0, column, height, column + 1) for column in range(width)]
+    span = stimulus.side
+    lines += [PixelBlock(row, column, row + span, column + span) for row, column in places]
     lines = [line for line in lines if not mask[line.pixels].all()]
     _mark(mask, [], lines, probe.silent_cells(lines))
     if mask.all():

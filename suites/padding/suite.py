@@ -25,12 +25,13 @@ Blind spots (see `blind_spots`)
     for the top logit, `blind_spots_logit`. Places differ in phase too (see `deadpixel`): a stimulus
     smaller than the stride shows both effects.
 Silent pixels
-    Only for models without gradients: pixels whose change does not alter F, or the logits where
-    there is no map, by more than a thousandth of what others do, found by blocks of a fourteenth of
-    the shorter side without gaps, by whole rows and columns, and, where nothing changes, by ever
-    smaller cells (see `silent_pixels`). The table `silent_regions` has the connected regions that
-    they form, and colour channels that are silent as a whole. A hole that contains no whole block
-    and no whole row or column can be missed.
+    Of models without gradients, and of others if a stimulus changes nothing at some place: pixels
+    whose change does not alter F, or the logits where there is no map, by more than a thousandth of
+    what others do, found by blocks of a fourteenth of the shorter side without gaps, by whole rows
+    and columns, by the stimuli that changed nothing, and around what is silent by ever smaller
+    cells (see `silent_pixels`). The table `silent_regions` has the connected regions that they
+    form, and colour channels that are silent as a whole. A hole that contains no whole block, row,
+    column or such stimulus can be missed, and so can one of any size in one channel alone.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
@@ -57,7 +58,7 @@ from ...adapters.errors import InputError
 from ...adapters.padding_mode import PADDING_MODES
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.batching import Batching
-from ..measuring.dead_regions import Region, counted_pixels
+from ..measuring.dead_regions import BOX, Region, counted_pixels
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, default_side
 from .observe import ObservationPlan, observe_padding
@@ -238,13 +239,19 @@ class PaddingSuite(Suite):
         rest = [
             int(row["pixels"]) for row in rows[MOST_NAMED:] if row.get("channel", "all") == "all"
         ]
-        return [*named, *([f"dead: {counted_pixels(sum(rest))} in other places"] if rest else [])]
+        others = [f"dead: {counted_pixels(sum(rest))} in other places"] if rest else []
+        return [*named, *others, *_place_without_response(found)]
 
     def unseen(self, found: Measured) -> str:
-        """Holes between the blocks, rows and columns that were changed."""
-        sizes = (CAN_HIDE.search(note) for note in found.notes)
-        least = next((int(size.group(1)) for size in sizes if size), 0)
-        return f"holes of up to {least} pixels along their shorter side can hide" if least else ""
+        """Holes between the blocks, rows and columns that were changed, and in one channel."""
+        hidden = next((m for note in found.notes if (m := CAN_HIDE.search(note))), None)
+        if hidden is None:
+            return ""
+        least = int(hidden.group(1))
+        small = f"holes of up to {least} pixels along their shorter side" if least else ""
+        alone = "holes of any size in one colour channel alone" if hidden.group(2) else ""
+        said = " and ".join(filter(None, [small, alone]))
+        return f"{said} can hide" if said else ""
 
     def causes(self, found: Measured) -> list[str]:
         """The pixels at which the response to the stimulus is least, of those looked at."""
@@ -294,6 +301,26 @@ class PaddingSuite(Suite):
 
 def _rgb(colour: float | tuple[float, float, float]) -> tuple[float, float, float]:
     return colour if isinstance(colour, tuple) else (colour, colour, colour)
+
+
+def _place_without_response(found: Measured) -> list[str]:
+    """The place of the least response if that is 0 and no region has its pixels, in a clause.
+
+    Records say whether the place was tried on another background too; where they do, a place that
+    is dead is among the regions.
+    """
+    weakest = found.metrics.get("blind_weakest")
+    place = next(iter(found.tables.get("blind_place", [])), None)
+    if weakest is None or weakest.value != 0 or place is None or "silent" in place:
+        return []
+    box = tuple(int(place[name]) for name in BOX)
+    whole = Region(0, box)
+    rows = found.tables.get("silent_regions", [])
+    if any(whole.within(Region.of_row(row)) for row in rows):
+        return []
+    side = box[2] - box[0]
+    where = Region(side * side, box).place
+    return [f"dead: a stimulus of {side} x {side} pixels in {where} changes nothing"]
 
 
 def _is_shown(found: Measured, mode: str) -> bool:
