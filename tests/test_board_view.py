@@ -15,8 +15,9 @@ from perimetry.adapters.errors import IMPORTED, InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.output.numbers import column_texts
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.names import short_names
 from perimetry.bench.ranking.page.numbers import content
-from perimetry.bench.ranking.tables import FORMATS, cut_names, render_board, short_names
+from perimetry.bench.ranking.tables import FORMATS, cut_names, render_board
 from perimetry.bench.ranking.view import Condition, View, shown_groups, split_where
 from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.selection import choose

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import browser as browsers
 import planted_boards as planted
@@ -20,7 +21,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.ranking.board import RANKINGS, Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.tables import FORMATS, render_board
-from perimetry.bench.ranking.view import board_frame
+from perimetry.bench.ranking.view import View, board_frame, shown_groups
 from perimetry.bench.records.parts import Value
 from perimetry.bench.records.store import Store
 
@@ -54,6 +55,41 @@ def records():
             elif name == "d":
                 made.append(planted.record(name, 0.5, fill=fill, metrics=lost))
     return made
+
+
+@pytest.mark.parametrize("worst_first", [False, True])
+def test_models_are_in_order_of_the_ranks_that_are_shown(worst_first):
+    """Among ranks of variants too, those of models as they are give the order: a comes last."""
+    view = View(rows="models", worst_first=worst_first)
+    groups = shown_groups(board("variants"), view)
+    names = [rows[0].model for rows in groups]
+    assert names == (["a", "b", "c", "d"] if worst_first else ["b", "c", "a", "d"])
+    best = shown_groups(board("variants"), replace(view, top=2))
+    assert [rows[0].model for rows in best] == names[:2]
+    frame = board_frame(board("variants"), view)
+    assert list(frame["model"]) == names
+
+
+def test_rows_of_one_rank_are_in_order_of_the_names_that_are_shown():
+    """Not of the folders of files, which are not shown."""
+    made = [planted.record(name, 0.5) for name in ("/z/a.onnx", "/a/b.onnx", "timm:aa", "toy:c")]
+    one = planted.board(made)
+    names = [one.names[row.model] for row in one.rows]
+    assert names == ["a.onnx", "aa", "b.onnx", "toy:c"]
+    assert page_data(one)["models"]["name"] == names
+
+
+def test_the_caption_is_about_the_rows_that_are_shown():
+    """Counts of rows, images and inputs leave out those that are cut off."""
+    made = [planted.record("a", 0.9), planted.record("b", 0.5)]
+    size = {"height": 48, "width": 48}
+    spec = made[1].model.spec | size
+    made[1] = made[1].model_copy(update={"model": made[1].model.model_copy(update={"spec": spec})})
+    every = render_board(planted.board(made), "table")
+    first = render_board(planted.board(made), "table", view=View(top=1))
+    assert "Fed differently" in every
+    assert "Fed differently" not in first
+    assert "of 2 rows" not in first
 
 
 def board(rank):

@@ -23,6 +23,7 @@ from perimetry.bench.figures.canvas import quantised
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
+from perimetry.bench.ranking.names import short_names
 from perimetry.bench.ranking.page.join import join_table, join_tables
 from perimetry.bench.ranking.page.maps import choose_level, pack_maps, reduced, thumbs
 from perimetry.bench.ranking.page.model_panel import (
@@ -35,7 +36,7 @@ from perimetry.bench.ranking.page.model_panel import (
 )
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
-from perimetry.bench.ranking.tables import render_board, short_names
+from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.ranking.view import View, shown_groups
 from perimetry.bench.records.parts import Value
 from perimetry.suites.deadpixel.suite import NOT_ALWAYS_BETTER

@@ -10,9 +10,9 @@ their boxes, whatever its rank.
 What is ranked is chosen by one of `RANKINGS`: models as they are, each followed by its rows with
 kernel padding, which have no rank; or every variant. Ranks are intervals, such as 2 to 5, and hold
 for the whole board at once (see `statistics.ranks`): the chance that two equal rows get different
-ranks is at most 5 %. Rows are in order of their ranks; rows of one rank are ordered by name, never
-by noise. Exact values share a rank if their printed digits agree. Rows without a value have no rank
-and come last, in order of the next sort column.
+ranks is at most 5 %. Rows are in order of their ranks; rows of one rank are ordered by the name
+that is shown, never by noise. Exact values share a rank if their printed digits agree. Rows without
+a value have no rank and come last, in order of the next sort column.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..output.text import clean
 from ..records.selection import check_unmixed, meaningless, newest, prefix_of, why_missing
 from ..statistics.difference import metric_difference
 from ..statistics.ranks import Rank, rank_rows
+from .names import short_names
 from .row import SIZES, BoardRow, ranked_value, row_facts
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ class Board:
         """Whether the values of a column are numbers of things, such as layers or pixels."""
         known = self.metric(column)
         return known is not None and known.counts
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The names of models that are shown, by reference."""
+        references = list(dict.fromkeys(row.model for row in self.rows))
+        return dict(zip(references, short_names(references), strict=True))
 
     def untreated(self, row: BoardRow) -> BoardRow | None:
         """The row of the same model without kernel padding; None for such a row itself."""
@@ -220,9 +227,11 @@ class Board:
         for row in self.rows:
             row.rank = ranks.get((row.model, row.fill))
         heads = {} if self.rank == "variants" else {row.model: row for row in self.ranked_rows}
+        names = self.names
         self.rows.sort(
             key=lambda row: [
                 self._order(heads.get(row.model, row)),
+                names[row.model],
                 row.model,
                 _none_first(row.fill),
             ]

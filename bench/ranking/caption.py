@@ -16,7 +16,7 @@ from ..statistics.difference import ENOUGH_SAMPLES, is_exact, more_samples, samp
 from .row import SIZES, row_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..records.record import Record
     from .board import Board
@@ -29,8 +29,14 @@ DEFECTS_NOTE = (
 )
 
 
-def caption(board: Board, *, intervals: bool = True) -> list[str]:
-    """The lines below a board that explain its order, its intervals and where it comes from."""
+def caption(
+    board: Board, rows: Sequence[BoardRow] | None = None, *, intervals: bool = True
+) -> list[str]:
+    """The lines below a board that explain its order, its intervals and where it comes from.
+
+    They are about the `rows` that are shown, or all.
+    """
+    rows = board.rows if rows is None else rows
     lines = []
     metric = board.metric(board.sort or "")
     if board.sort in SIZES:
@@ -42,15 +48,15 @@ def caption(board: Board, *, intervals: bool = True) -> list[str]:
         best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
         lines.append(
             f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. "
-            f"{_what_is_ranked(board)}{_ties(board, intervals)}"
+            f"{_what_is_ranked(board)}{_ties(board, rows, intervals)}"
         )
-        lines += few_samples(row.find(board.sort or "") for row in board.rows)
-    lines += fed_differently((row.model, _record_of(row)) for row in board.rows)
+        lines += few_samples(row.find(board.sort or "") for row in rows)
+    lines += fed_differently((row.model, _record_of(row)) for row in rows)
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_ALWAYS_BETTER)
-    if any(board.defects(row) for row in board.rows):
+    if any(board.defects(row) for row in rows):
         lines.append(DEFECTS_NOTE)
-    return [*lines, *_measured(board), *_made_with(board)]
+    return [*lines, *_measured(rows), *_made_with(board, rows)]
 
 
 def _record_of(row: BoardRow) -> Record:
@@ -65,14 +71,14 @@ MOST_REASONS = 3
 NAMING = (MEASURED_AT, MAPS_OF, ANSWER_IS)
 
 
-def _measured(board: Board) -> list[str]:
+def _measured(rows: Sequence[BoardRow]) -> list[str]:
     """Which tensors were measured: the reasons of the rows' targets, the most frequent first."""
-    reasons = [str(reason) for row in board.rows if (reason := row_facts(row)["reason"])]
+    reasons = [str(reason) for row in rows if (reason := row_facts(row)["reason"])]
     counts = Counter(re.sub(r" \(.*? units\)", "", reason) for reason in reasons)
-    said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
+    said = [f"{clean(why, 200)} ({n} of {len(rows)} rows)" for why, n in counts.most_common()]
     more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""
     lines = [f"Measured: {'; '.join(said[:MOST_REASONS])}{more}."] if said else []
-    records = (record for row in board.rows for record in row.records.values())
+    records = (record for row in rows for record in row.records.values())
     own = {record.suite for record in records if _is_at_output(record)}
     return [*lines, f"At the output, not there: {', '.join(sorted(own))}."] if own else lines
 
@@ -112,9 +118,9 @@ def _what_is_ranked(board: Board) -> str:
     return "Models are ranked as they are; rows with kernel padding follow their model. "
 
 
-def _ties(board: Board, intervals: bool) -> str:
+def _ties(board: Board, rows: Sequence[BoardRow], intervals: bool) -> str:
     """When rows share a rank, and how intervals are written if they are."""
-    values = (row.find(board.sort or "") for row in board.rows)
+    values = (row.find(board.sort or "") for row in rows)
     estimates = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
     if all(one.low is None for one in estimates if one.value is not None):
         return (
@@ -142,13 +148,14 @@ def _image_sets(records: Iterable[Record]) -> list[str]:
     return found
 
 
-def _made_with(board: Board) -> list[str]:
+def _made_with(board: Board, rows: Sequence[BoardRow]) -> list[str]:
     """Protocols and images behind the numbers."""
-    protocols = {f"{r.suite}:{r.protocol} (version {r.version})" for r in board.records}
-    images = _image_sets(board.records)
-    fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
+    records = [record for row in rows for record in row.records.values()]
+    protocols = {f"{r.suite}:{r.protocol} (version {r.version})" for r in records}
+    images = _image_sets(records)
+    fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in records if r.fit_images}
     lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
-    lines += older_versions(board.records, board.suites)
+    lines += older_versions(records, board.suites)
     if images:
         lines.append(f"Images: {clean('; '.join(images))}.")
     if fitted:

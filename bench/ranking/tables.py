@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ...adapters.reference import Reference
 from ..output.layout import tabulated
 from ..output.numbers import join_with_and
 from ..output.text import clean, code, spreadsheet
@@ -74,7 +72,7 @@ def to_json(board: Board, groups: Groups | None = None, view: View | None = None
     content = {
         "sort": board.sort,
         "ranked": board.rank,
-        "caption": caption(board, intervals=view.intervals),
+        "caption": _caption(board, groups or shown_groups(board, view), view),
         "rows": list(frame_rows(board, view, groups)),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -86,10 +84,20 @@ MOST_NAMED = 3
 """Models of one warning that are named one by one."""
 
 
+def _rows(groups: Groups) -> list[BoardRow]:
+    """The rows of all groups."""
+    return [row for rows in groups for row in rows]
+
+
+def _caption(board: Board, groups: Groups, view: View) -> list[str]:
+    """The caption of the rows that are shown."""
+    return caption(board, _rows(groups), intervals=view.intervals)
+
+
 def _warnings(groups: Groups) -> list[str]:
     """A line for each note that changes what all numbers of a model mean, with the models."""
     found: dict[str, dict[str, None]] = {}
-    for row in (row for rows in groups for row in rows):
+    for row in _rows(groups):
         for note in said_first(row.records.values()):
             found.setdefault(note, {})[row.model] = None
     return [f"{_some(list(models))}: {note}." for note, models in found.items()]
@@ -104,12 +112,12 @@ def _some(models: list[str]) -> str:
 
 def _to_markdown(board: Board, groups: Groups, view: View) -> str:
     notes = Footnotes()
-    names = short_names([rows[0].model for rows in groups])
+    names = [board.names[rows[0].model] for rows in groups]
     heads, rows = table_cells(board, groups, view, notes, [code(name) for name in names])
     parts = [
         tabulated(heads, rows, "pipe", _sides(heads)),
         *map(code, _warnings(groups)),
-        *caption(board, intervals=view.intervals),
+        *_caption(board, groups, view),
     ]
     parts += [f"[{n}] {code(text)}" for text, n in notes.numbers.items()]
     return "\n\n".join(parts) + "\n"
@@ -118,12 +126,12 @@ def _to_markdown(board: Board, groups: Groups, view: View) -> str:
 def _to_latex(board: Board, groups: Groups, view: View) -> str:
     """A `tabular` for the booktabs package with its footnotes; the caption is a comment above."""
     notes = Footnotes()
-    names = [clean(name, 10_000) for name in short_names([rows[0].model for rows in groups])]
+    names = [clean(name, 10_000) for name in [board.names[rows[0].model] for rows in groups]]
     heads, rows = table_cells(board, groups, view, notes, names)
     table = _booktabs(heads, rows)
     above = [
         *map(clean, _warnings(groups)),
-        *caption(board, intervals=view.intervals),
+        *_caption(board, groups, view),
         r"\usepackage{booktabs}",
     ]
     below = [rf" [{n}] {_tex(clean(text))}\par" for text, n in notes.numbers.items()]
@@ -161,10 +169,15 @@ def _tex(text: str) -> str:
 
 def _to_table(board: Board, groups: Groups, view: View, width: int | None) -> str:
     notes = Footnotes()
-    names = cut_names(short_names([rows[0].model for rows in groups]))
+    names = cut_names([board.names[rows[0].model] for rows in groups])
     heads, rows = table_cells(board, groups, view, notes, names)
     text, hidden = _fitted(heads, rows, width if view.columns is None else None)
-    lines = [text, "", *map(clean, _warnings(groups)), *caption(board, intervals=view.intervals)]
+    lines = [
+        text,
+        "",
+        *map(clean, _warnings(groups)),
+        *_caption(board, groups, view),
+    ]
     if hidden:
         lines.append(f"Hidden to fit the terminal: {', '.join(hidden)}.")
     lines += [f"[{n}] {clean(text)}" for text, n in notes.numbers.items()]
@@ -194,14 +207,6 @@ def _sides(heads: Sequence[str]) -> list[str]:
 
 NAME_WIDTH = 32
 """Characters of a name in a terminal, if that tells it from the others."""
-
-
-def short_names(references: Sequence[str]) -> list[str]:
-    """References without `timm:` and files without their folders, if these names are unique."""
-    parsed = [Reference.parse_any(reference) for reference in references]
-    short = [PurePath(p.name).name if p.runtime == "onnx" else p.short for p in parsed]
-    times = Counter(short)
-    return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
 
 
 def cut_names(names: Sequence[str]) -> list[str]:

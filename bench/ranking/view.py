@@ -105,7 +105,7 @@ class View:
 def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:
     """The rows that are shown, those of one model together where models are ranked or are rows.
 
-    Conditions are on the first row of a group: the model as it is.
+    Conditions are on the first row of a group, the model as it is, and its rank gives the order.
     """
     view.check(board)
     together = board.rank == "models" or view.rows == "models"
@@ -119,6 +119,8 @@ def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:
         for rows in groups.values()
         if all(one.holds(rows[0].value(one.column)) for one in view.where)
     ]
+    places = {id(row): place for place, row in enumerate(board.rows)}
+    found.sort(key=lambda rows: places[id(rows[0])])
     return (_last_rank_first(found) if view.worst_first else found)[: view.top]
 
 

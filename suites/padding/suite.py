@@ -58,7 +58,7 @@ from ...adapters.errors import InputError
 from ...adapters.padding_mode import PADDING_MODES
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.batching import Batching
-from ..measuring.dead_regions import BOX, Region, counted_pixels
+from ..measuring.dead_regions import Region, counted_pixels
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, default_side
 from .observe import ObservationPlan, observe_padding
@@ -313,14 +313,12 @@ def _place_without_response(found: Measured) -> list[str]:
     place = next(iter(found.tables.get("blind_place", [])), None)
     if weakest is None or weakest.value != 0 or place is None or "silent" in place:
         return []
-    box = tuple(int(place[name]) for name in BOX)
-    whole = Region(0, box)
+    stimulus = Region.of_row({"pixels": 0, **place})
     rows = found.tables.get("silent_regions", [])
-    if any(whole.within(Region.of_row(row)) for row in rows):
+    if any(stimulus.within(Region.of_row(row)) for row in rows):
         return []
-    side = box[2] - box[0]
-    where = Region(side * side, box).place
-    return [f"dead: a stimulus of {side} x {side} pixels in {where} changes nothing"]
+    side = stimulus.box[2] - stimulus.box[0]
+    return [f"dead: a stimulus of {side} x {side} pixels in {stimulus.place} changes nothing"]
 
 
 def _is_shown(found: Measured, mode: str) -> bool:

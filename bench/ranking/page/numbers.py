@@ -18,7 +18,6 @@ from ...records.selection import family, input_size, why_missing
 from ..caption import caption
 from ..cells import MAIN
 from ..row import SIZES
-from ..tables import short_names
 from ..view import View
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def content(
             for fill, side in sides.items():
                 numbers[fill][column] |= _compared(board, side, column)
     view = view or View()
-    lines = caption(board, intervals=view.intervals)
+    lines = caption(board, board.shown, intervals=view.intervals)
     return {
         "fills": fills,
         "sort": board.sort,
@@ -83,7 +82,7 @@ def content(
             _metric(board, column) | {"counts": _counts(board, column, numbers.values())}
             for column in columns
         ],
-        "models": _models(grid),
+        "models": _models(board, grid),
         "defects": {fill: _defects(board, side) for fill, side in sides.items()},
         "untouched": {f: _untouched(side) for f, side in sides.items() if f != "none"},
         "numbers": [{fill: found[column] for fill, found in numbers.items()} for column in columns],
@@ -152,13 +151,13 @@ def _metric(board: Board, column: str) -> dict[str, Any]:
     }
 
 
-def _models(grid: Grid) -> dict[str, list[Any]]:
+def _models(board: Board, grid: Grid) -> dict[str, list[Any]]:
     references = list(grid)
     best = [_best(rows.values()) for rows in grid.values()]
     sources = [record.model.source for record in best]
     return {
         "reference": [clean(reference, 1000) for reference in references],
-        "name": [clean(name, 200) for name in short_names(references)],
+        "name": [clean(board.names[reference], 200) for reference in references],
         "family": [clean(family(record), 60) for record in best],
         "input": [input_size(record) for record in best],
         "weights": [clean(s.get("weights") or s.get("file") or "", 80) for s in sources],
