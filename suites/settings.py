@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..adapters.errors import InputError, check_name
+from ..adapters.errors import InputError, UnknownNameError, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,10 +31,18 @@ def configure(
     for name, values in options.items():
         suite = suites[check_name("suite", name, suites)]
         for key in values:
-            check_name(f"setting of {name}", key, settings_of(suite))
+            _check_setting(suite, name, key)
         parsed = {key: _parse(suite, key, value) for key, value in values.items()}
         changed[name] = cast("Suite", replace(cast("Any", suite), **parsed))
     return changed
+
+
+def _check_setting(suite: Suite, name: str, key: str) -> None:
+    """Raise `UnknownNameError` if the suite called `name` has no setting `key`."""
+    known = settings_of(suite)
+    if not known:
+        raise UnknownNameError(f"unknown setting {key!r} of {name}, which has no settings")
+    check_name(f"setting of {name}", key, known)
 
 
 def settings_of(suite: Suite, protocol: str | None = None) -> dict[str, Any]:

@@ -191,6 +191,19 @@ def test_the_treated_row_has_the_paired_change():
     assert frame.loc["none", "deadpixel.weakest.change"] is pd.NA
 
 
+def test_a_change_whose_draws_all_agree_has_no_interval():
+    """An estimate's difference is not known exactly: its ends are missing, not equal."""
+    draws = np.random.default_rng(1).normal(0, 1, 200)
+    rows = [
+        record("m", 0.4, half=1.0, draws=draws + 0.4),
+        record("m", 0.9, half=1.0, draws=draws + 0.9, fill="box"),
+    ]
+    frame = leaderboard(rows, suites=toys.SUITES).set_index("fill")
+    assert frame.loc["box", "deadpixel.weakest.change"] == pytest.approx(0.5)
+    assert frame.loc["box", "deadpixel.weakest.change.low"] is pd.NA
+    assert frame.loc["box", "deadpixel.weakest.change.high"] is pd.NA
+
+
 def test_sorting_follows_the_metric_that_was_asked_for():
     """`sort` takes any column, best first by the metric's direction; unknown ones are an error."""
     rows = []
@@ -391,22 +404,25 @@ DIVISIBLE = "every strided kernel is divisible by its stride"
 
 
 @pytest.mark.parametrize(
-    ("left", "expected", "why"),
+    ("left", "coverage", "why"),
     [
-        ({}, 0.995, DIVISIBLE),
+        ({}, 1.0, DIVISIBLE),
         ({}, 0.444, "no strided kernel that it could grow"),
         ({}, None, "no strided kernel that it could grow"),
         ({"a": "whole numbers", "b": "whole numbers"}, 1.0, "whole numbers"),
         ({"a": "whole numbers", "b": "a slice"}, 0.3, "whole numbers; a slice"),
     ],
 )
-def test_untouched_models_say_why(left, expected, why):
-    """What padding had to leave, else that kernels are divisible if the expectation is even."""
+def test_untouched_models_say_why(left, coverage, why):
+    """What padding had to leave, else what the coverage of the layers says, not what is measured.
+
+    The expectation of 0.4 may be that of a hole.
+    """
     records = []
-    for suite, value in (("deadpixel", 0.4), ("structure", expected)):
-        if value is None:
+    for suite in ("deadpixel", "structure"):
+        if suite == "structure" and coverage is None:
             continue
-        one = record("a", value, suite=suite)
+        one = record("a", 0.4, suite=suite, metrics={"coverage": Value(value=coverage)})
         treatment = {"fill": "box", "layers": [], "left": left}
         model = one.model.model_copy(update={"treatment": treatment})
         records.append(one.model_copy(update={"model": model, "fill": "box"}))

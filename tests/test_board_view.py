@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from perimetry import leaderboard
 from perimetry.adapters.errors import IMPORTED, InputError, UnknownNameError
 from perimetry.bench.cli.main import app
-from perimetry.bench.output.numbers import column_texts
+from perimetry.bench.output.numbers import column_texts, format_number
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.names import short_names
 from perimetry.bench.ranking.page.numbers import content
@@ -242,6 +242,23 @@ def test_names_are_never_cut_where_they_differ():
     assert all(len(name) < len(full) for name, full in zip(cut, long, strict=False))
     assert len(cut_names(["y" * 80])[0]) == 32
     assert short_names(["/a/m.onnx", "/b/m.onnx"]) == ["/a/m.onnx", "/b/m.onnx"]
+
+
+def test_an_unknown_metric_is_met_with_the_nearest_and_where_all_are_listed():
+    """Where none is near, the nearest one of the same suite is named."""
+    nearest = r"of which deadpixel\.\S+ is nearest; `perimetry list metrics` lists"
+    with pytest.raises(UnknownNameError, match=nearest):
+        Board(RECORDS, sort="deadpixel.qqqqqqqqqqqqqqqq")
+    with pytest.raises(UnknownNameError, match=r"unknown column 'q'.* `perimetry list metrics`"):
+        shown_groups(Board(RECORDS), View(columns=("q",)))
+
+
+@pytest.mark.parametrize("value", [4.9e-32, -1.2e-32, 0.0])
+def test_rounding_of_zero_is_printed_as_zero(value):
+    """The variance of equal numbers is about 1e-32."""
+    assert format_number(value) == "0"
+    assert column_texts([(value, None, None)]) == ["0.000"]
+    assert format_number(1e-20) == "1.00e-20"
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "csv"])

@@ -131,6 +131,46 @@ def test_further_columns_show_joined_numbers(visit):
     assert float(cell.inner_text()) == pytest.approx(best, abs=0.05)
 
 
+def test_every_value_is_drawn_on_the_scale_of_the_axis(browser, tmp_path):
+    """The worst of many stands left of the others by as much as its number says."""
+    values = {"worst": 0.3, **{f"m{k:02}": 0.7 + 0.01 * k for k in range(20)}}
+    records = [
+        record("structure", {"weakest": value}, model=model(name)) for name, value in values.items()
+    ]
+    write_page(Board(records), tmp_path / "scale.html", title="Scale")
+    visit = browsers.Visit(browser, tmp_path / "scale.html")
+    drawn = visit.page.eval_on_selector_all(
+        ".tabulator-row",
+        """rows => rows.map(row => [
+            row.querySelector("[tabulator-field=asis]").innerText,
+            row.querySelector("circle.asis").getAttribute("cx"),
+        ])""",
+    )
+    places = {float(value): float(x.rstrip("%")) for value, x in drawn}
+    slope = (places[0.89] - places[0.7]) / 0.19
+    for value, x in places.items():
+        assert x - places[0.7] == pytest.approx(slope * (value - 0.7), abs=1e-6)
+    assert visit.problems == []
+    visit.close()
+
+
+def test_an_interval_beyond_the_scale_has_an_arrow_head(browser, tmp_path):
+    """One very wide interval of many neither squeezes the others nor seems to end at the axis."""
+    records = [
+        record(
+            "deadpixel", {"imbalance": (1.0 + 0.01 * k, 50.0 if k == 7 else 0.1)}, model=model(n)
+        )
+        for k, n in enumerate(f"m{k:03}" for k in range(120))
+    ]
+    board = Board(records, sort="deadpixel.imbalance")
+    write_page(board, tmp_path / "wide.html", title="Wide")
+    visit = browsers.Visit(browser, tmp_path / "wide.html")
+    visit.page.fill("#search", "m007")
+    visit.page.wait_for_function("document.querySelectorAll('.tabulator-row').length === 1")
+    assert visit.page.locator(".drawn .beyond").count() == 2
+    visit.close()
+
+
 def test_counts_are_whole(browser, tmp_path):
     """25 layers are not 25.0, as the figures of a model are not either."""
     records = [

@@ -65,6 +65,7 @@ def test_a_suite_without_settings_has_none():
     ("text", "message"),
     [
         ("erf.units=3", "unknown setting of erf 'units'; did you mean unit"),
+        ("deadpixel.foo=3", "unknown setting 'foo' of deadpixel, which has no settings"),
         ("erff.unit=3", "unknown suite 'erff'; did you mean erf"),
     ],
 )

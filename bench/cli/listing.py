@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
+from ..ranking.names import unknown_column
 from .options import FAILED, Folder, report_errors
 
 app = typer.Typer()
@@ -99,7 +100,7 @@ def list_metrics(pattern: str = "*") -> str:
     ]
     if not rows:
         known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
-        raise UnknownNameError(unknown("metric", pattern, known))
+        raise UnknownNameError(unknown_column("metric", pattern, known))
     heads = ("metric", "label in reports", "definition", "unit", "ranks first", "even")
     return f"{tabulated(heads, rows)}\n\n{SYMBOLS}"
 

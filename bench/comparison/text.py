@@ -8,7 +8,7 @@ from ..output.layout import WIDTH, Section, Table, lay_out, tabulated
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean, code, escape_markdown
 from ..records.fed import fed_differently
-from .decision import decision
+from .decision import counts_of, decision
 from .matrix import matrix_of
 from .node_report import node_blocks
 from .result import RowVerdict
@@ -67,8 +67,9 @@ def comparison_to_text(
         blocks: list[Block] = [*verdict(pair, comparison.headlines), *notes_of(pair)]
         rows = shown_rows(pair, comparison.headlines, every=every)
         if rows:
-            hidden = len(pair.rows) - len(rows)
-            caption = "Metrics" + (f" ({hidden} more are not shown to differ)" if hidden else "")
+            shown = {row.column for row in rows}
+            hidden = [row for row in pair.rows if row.column not in shown]
+            caption = f"Metrics (not listed are {counts_of(hidden)})" if hidden else "Metrics"
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         blocks += node_blocks(pair, every=every)
         sections.append(Section(pair_heading(pair, width), blocks))

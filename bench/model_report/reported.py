@@ -149,8 +149,12 @@ def reported(records: Iterable[Record], suites: Mapping[str, Suite]) -> list[Rep
 
 
 def defects_of(found: Iterable[ReportedRecord]) -> list[str]:
-    """Certain defects in clauses, each with the suite that found it."""
-    return [f"{clause} ({one.column})" for one in found for clause in one.defects]
+    """Certain defects in clauses, each with the suites that found it."""
+    columns: dict[str, list[str]] = {}
+    for one in found:
+        for clause in one.defects:
+            columns.setdefault(clause, []).append(one.column)
+    return [f"{clause} ({', '.join(names)})" for clause, names in columns.items()]
 
 
 MOST_ROWS = 8

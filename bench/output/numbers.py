@@ -14,13 +14,24 @@ if TYPE_CHECKING:
 
 def format_number(value: float, digits: int = 3) -> str:
     """`value` to `digits` significant digits, with an exponent if it is very small or large."""
-    if value == 0 or not math.isfinite(value):
+    if is_zero(value):
+        return "0"
+    if not math.isfinite(value):
         return f"{value:g}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits - 1}e}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:.{decimals}f}"
     return f"{value:.0f}" if float(text) == round(value) else text
+
+
+NO_NUMBER = 1e-28
+"""Magnitudes below this are rounding: a variance of equal float64 numbers is about 1e-32."""
+
+
+def is_zero(value: float) -> bool:
+    """Whether `value` is 0 but for the rounding of float64."""
+    return abs(value) < NO_NUMBER
 
 
 LOPSIDED = 0.8
@@ -137,13 +148,13 @@ class _Format:
     """How numbers of a column are written whose largest magnitude is `largest`."""
 
     def __init__(self, largest: float) -> None:
-        self.is_tiny = 0 < largest < TINY
+        self.is_tiny = NO_NUMBER <= largest < TINY
         self.places = 1 if largest >= 10 else DECIMALS
         self.least = 10.0**-self.places
 
     def number(self, value: float, *, signed: bool) -> str:
         """A number of the column; what would read as 0 is below or above the last digit."""
-        if value == 0:
+        if is_zero(value):
             return "0" if self.is_tiny else f"{0:.{self.places}f}"
         plus = "+" if signed else ""
         if self.is_tiny:

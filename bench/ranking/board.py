@@ -3,9 +3,9 @@
 A column has numbers of one suite, protocol, version and settings; records that would mix them
 are refused. Columns are called `SUITE.METRIC`, or `SUITE:PROTOCOL.METRIC` off the default protocol,
 with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the value of
-the untreated model) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
-`.change.method`. `defects` names what is certainly wrong with a row, such as dead regions with
-their boxes, whatever its rank.
+the untreated model) and `.change` (treated less untreated) with `.change.low`, `.change.high`, both
+missing where all draws agree, and `.change.method`. `defects` names what is certainly wrong with a
+row, such as dead regions with their boxes, whatever its rank.
 
 What is ranked is chosen by one of `RANKINGS`: models as they are, each followed by its rows with
 kernel padding, which have no rank; or every variant. Ranks are intervals, such as 2 to 5, and hold
@@ -28,7 +28,7 @@ from ..output.text import clean
 from ..records.selection import check_unmixed, meaningless, newest, prefix_of, why_missing
 from ..statistics.difference import metric_difference
 from ..statistics.ranks import Rank, rank_rows
-from .names import short_names
+from .names import check_column, short_names
 from .row import SIZES, BoardRow, ranked_value, row_facts
 
 if TYPE_CHECKING:
@@ -169,8 +169,9 @@ class Board:
             change = self.change(row, column)
             if change is not None:
                 cells[f"{column}.change"] = change.value
-                cells[f"{column}.change.low"] = change.low
-                cells[f"{column}.change.high"] = change.high
+                wide = change.low != change.high  # one number is no interval of estimates
+                cells[f"{column}.change.low"] = change.low if wide else None
+                cells[f"{column}.change.high"] = change.high if wide else None
                 cells[f"{column}.change.method"] = change.method
         return cells
 
@@ -192,7 +193,7 @@ class Board:
 
     def _sort_column(self, wanted: str | None, first: Sequence[str]) -> str | None:
         if wanted is not None:
-            return check_name("metric", wanted, [*self.columns, *SIZES])
+            return check_column("metric", wanted, [*self.columns, *SIZES])
         usual = [column for column in SORT_ORDER if column in self.columns]
         if usual and not any(self._has_values(column) for column in usual):
             usual = [c for c in (BLACK_BOXES,) if self._has_values(c)] or usual

@@ -195,11 +195,6 @@ class _Table:
         return f"{word} {self.notes.mark(why_missing(record, metric) or '')}"
 
 
-NEARLY_EVEN = 0.98
-"""`structure.weakest` of networks whose strided kernels are divisible is this or more: slow trends
-take away some thousandths."""
-
-
 def bounded(row: BoardRow | None, column: str) -> Bounded | None:
     """The value of a row in a column with the ends of its interval; None without a value."""
     record, metric = row.find(column) if row else (None, "")
@@ -217,9 +212,12 @@ def untouched(row: BoardRow) -> str | None:
 
 
 def _why_untouched(row: BoardRow) -> str:
-    """Of a network with no uneven layer that kernel padding knows: `structure` may see others."""
+    """Of a network with no uneven layer that kernel padding knows: `structure` may see others.
+
+    It has read the layers: where the kernels of all divide, each reads all of its map equally.
+    """
     found = row.records.get("structure")
-    weakest = found.metrics.get("weakest") if found else None
-    if weakest is None or weakest.value is None or weakest.value < NEARLY_EVEN:
-        return "no strided kernel that it could grow"
-    return "every strided kernel is divisible by its stride"
+    coverage = found.metrics.get("coverage") if found else None
+    if coverage is not None and coverage.value == 1:
+        return "every strided kernel is divisible by its stride"
+    return "no strided kernel that it could grow"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, check_name
 from ..records.selection import choose, load_records
 from .board import RANKINGS, Board
+from .names import check_column
 from .row import FACTS, SIZES
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class View:
         check_name("kind of rows", self.rows, ROWS)
         known = [*board.columns, *SIZES, *OTHERS]
         for name in [*(self.columns or ()), *(one.column for one in self.where)]:
-            check_name("column", name, known)
+            check_column("column", name, known)
 
 
 def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:

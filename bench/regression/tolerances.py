@@ -24,7 +24,8 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
+from ...adapters.errors import InputError, UnknownNameError, check_name
+from ..ranking.names import unknown_column
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -94,7 +95,7 @@ def check_patterns(tolerances: Tolerances, columns: Collection[str], place: str)
         if not any(fnmatchcase(column, pattern) for column in (*columns, *known)):
             raise UnknownNameError(
                 f"the tolerance of {pattern!r} matches no metric of {place!r}: "
-                f"{unknown('metric', pattern, sorted(columns))}; correct or remove its table"
+                f"{unknown_column('metric', pattern, sorted(columns))}; correct or remove its table"
             )
 
 

@@ -75,18 +75,16 @@ function changeCell(c) {
   return moved.v === null || isUntouched(i) ? el("span") : valueNode(moved, signed, lopsided.moved);
 }
 
-// Robust ends for the drawn intervals: a few outliers must not squeeze the rest.
+// Every value and what is even is on the scale; of intervals, a few very wide ones must not squeeze the rest.
 function makeDomain(rows) {
   lopsided = Object.fromEntries(
     ["plain", "padded", "moved"].map((part) => [part, anyLopsided(rows.map((row) => row[part]))]),
   );
   const even = data.metrics[state.metric].even;
-  const values = rows
-    .flatMap((row) => [row.plain, row.padded].filter(Boolean).flatMap((c) => [c.v, c.low, c.high]))
-    .filter((v) => v !== null)
-    .sort(d3.ascending);
-  if (even !== null) values.push(even);
-  const [low, high] = [d3.quantile(values.sort(d3.ascending), 0.01) ?? 0, d3.quantile(values, 0.99) ?? 1];
+  const cells = rows.flatMap((row) => [row.plain, row.padded].filter(Boolean));
+  const whiskers = cells.flatMap((c) => [c.low, c.high]).filter((v) => v !== null);
+  const most = [0.01, 0.99].map((share) => d3.quantile(whiskers, share));
+  const [low = 0, high = 1] = d3.extent([...cells.map((c) => c.v), ...most, even].filter((v) => v !== null));
   const ends = low === high ? [low - 0.5, high + 0.5] : [low, high];
   domain = d3.scaleLinear(ends, [4, 96]).nice(4).clamp(true);
 }
@@ -121,8 +119,23 @@ function drawn({ i, plain, ...others }, height, gap) {
 function mark(image, value, kind, y, radius) {
   if (!value || value.v === null) return;
   if (value.low !== null && value.high !== null)
-    image.append(svg("line", { class: "whisker", x1: percent(value.low), x2: percent(value.high), y1: y, y2: y }));
+    image.append(
+      svg("line", { class: "whisker", x1: percent(value.low), x2: percent(value.high), y1: y, y2: y }),
+      ...beyond(value, y),
+    );
   image.append(svg("circle", { class: kind, cx: percent(value.v), cy: y, r: Math.max(2.6, radius) }));
+}
+
+// Arrow heads where an interval goes on beyond the scale.
+function beyond({ low, high }, y) {
+  const [first, last] = domain.domain();
+  const heads = [
+    ["‹", low < first, "start", 0],
+    ["›", high > last, "end", 100],
+  ];
+  return heads
+    .filter(([, past]) => past)
+    .map(([text, , anchor, x]) => svg("text", { class: "beyond", x: `${x}%`, y: y + 4, "text-anchor": anchor }, text));
 }
 
 function axisTitle() {
