@@ -19,11 +19,12 @@ from perimetry import audit, compare, load_records
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.audited import MissingAudit
+from perimetry.bench.comparison.decision import counts_of
 from perimetry.bench.comparison.html import draw_differences
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.comparison.sources import open_sides
-from perimetry.bench.comparison.text import pair_heading
+from perimetry.bench.comparison.text import pair_heading, shown_rows
 from perimetry.bench.comparison.verdict import verdict
 from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
@@ -360,6 +361,17 @@ def test_nothing_shown_is_no_proof_of_equality():
     found = compare(opened(net()), opened(perturbed(6, 0.02)), **QUICK)
     text = flat(found.text())
     assert "they may still differ in deadpixel.weakest" in text
+
+
+def test_metrics_that_are_not_listed_are_counted_by_their_verdicts(folder):
+    """What is alike or not comparable is not called not shown to differ."""
+    found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
+    (pair,) = found.pairs
+    listed = {row.column for row in shown_rows(pair, found.headlines, every=False)}
+    hidden = [row for row in pair.rows if row.column not in listed]
+    assert hidden
+    assert f"Metrics (not listed are {counts_of(hidden)})" in flat(found.text())
+    assert "not listed" not in found.text(every=True)
 
 
 def test_the_table_gives_difference_interval_effect_and_corrected_p(folder):
