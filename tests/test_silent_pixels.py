@@ -8,6 +8,7 @@ from onnx_files import convnet, node, save
 from onnx_table import export
 
 from perimetry import audit
+from perimetry.bench.regression.dead_regions import changed_regions, regions_of
 from perimetry.suites.padding import silent_pixels
 from perimetry.suites.padding.silent_pixels import PixelBlock
 from perimetry.suites.padding.suite import PADDING
@@ -185,6 +186,9 @@ def test_a_hole_as_small_as_the_stimulus_is_found_at_its_places_to_the_pixel(tmp
     assert found.tables["blind_place"][0]["silent"] is True
     (clause,) = PADDING.defects(found)
     assert clause == f"dead: {side**2} pixels in rows 0 to {side - 1}, columns 0 to {side - 1}"
+    whole = found.model_copy(update={"tables": found.tables | {"silent_regions": []}})
+    (new,) = changed_regions(regions_of(whole), regions_of(found), 0)
+    assert new == f"new dead region: {clause.removeprefix('dead: ')}"
 
 
 @pytest.mark.parametrize("regions", [[], [{"channel": "all", "pixels": 4, "box": [0, 0, 2, 2]}]])
