@@ -69,6 +69,8 @@ def left_note(treatment: Treatment) -> list[str]:
 
     A network without an uneven kernel has the note that nothing was padded.
     """
+    if treatment.fill == "none":
+        return []
     left = [f"{name} ({why})" for name, why in treatment.refused_layers.items()]
     more = f" and {len(left) - MOST_LEFT} more" if len(left) > MOST_LEFT else ""
     named = ", ".join(left[:MOST_LEFT]) + more

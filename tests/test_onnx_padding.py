@@ -18,6 +18,7 @@ from perimetry.adapters.kernel_padding.arithmetic import tap_energy
 from perimetry.adapters.onnx.kernel_padding.rewrite import pad_graph
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
+from perimetry.adapters.pytorch.model import wrap
 
 NETWORKS = {
     "plain": lambda: nn.Conv2d(3, 8, 3, 2, 1),
@@ -217,6 +218,17 @@ def test_layers_that_cannot_grow_are_listed_with_the_reason():
     proto = model(nodes, constants, dims=["n", 3, 8, 8], outputs=["out"])
     padded = pad_graph(proto, "box")
     assert padded.treatment.refused_layers == {"out": "kernel padding grows 2-D kernels only"}
+
+
+def test_a_padded_file_notes_what_was_left_as_a_padded_module_does(tmp_path):
+    """It was in the treatment alone."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.MaxPool2d(3, 2, 1)).eval()
+    export_onnx(net, torch.zeros(1, 3, 32, 32), tmp_path / "net.onnx")
+    models = open_onnx(tmp_path / "net.onnx", device="cpu"), wrap(net, size=(32, 32), device="cpu")
+    file, module = ([n for n in m.padded("zero").notes if "left by" in n] for m in models)
+    assert "a larger window would change the maximum" in file[0]
+    assert [n.partition("(")[2] for n in file] == [n.partition("(")[2] for n in module]
+    assert not any("kernel padding" in n for m in models for n in m.padded("none").notes)
 
 
 def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_path):

@@ -24,7 +24,7 @@ from ..input_spec import InputSpec
 from ..model import Model, NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way
-from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
+from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment, left_note
 from .analysis.complexity import graph_complexity
 from .analysis.steps import graph_way
 from .analysis.target import find_graph_target, graph_filters, named_graph_target, stage_grids
@@ -297,6 +297,7 @@ class OnnxModel:
         model._energy = padded.energy
         model.original = cast("Model", self)
         model.treatment = padded.treatment
+        model.notes += left_note(model.treatment)
         if options.recalibrate:
             model.notes.append("not recalibrated: norm statistics are part of an ONNX graph")
         self._compare_shapes(model)
