@@ -350,4 +350,4 @@ def test_a_failed_run_into_a_folder_of_other_settings_says_both(mixed, tmp_path)
     assert done.exit_code == 1
     assert "the leaderboard could not be built" in done.stderr
     assert f"failed: {file} (none): " in done.stderr
-    assert "is not a readable ONNX file" in done.stderr
+    assert "expected an ONNX file" in done.stderr
