@@ -41,12 +41,11 @@ PAGE_BYTES = 3_000_000
 """What the page may weigh: maps are made coarser until it fits."""
 EVEN = 0.95
 """A model counts as even when its least sensitive phase gets this share of the average or more."""
-SHORT = {
-    "commit `f361d1efbb30`": """ Those are too few: the code since then says so of more of
-them (gates of places, dense blocks, maxima and norms of activations that are joined to other
-units), with the same numbers.""",
-}
-"""By the commit of the records, what is known to be short in them until they are measured again."""
+FEWER = "f361d1efbb30"
+"""The commit whose notes name fewer approximations than the code since then."""
+TOO_FEW = """ Those are too few: the code since then says so of more of them (gates of
+places, dense blocks, maxima and norms of activations that are joined to other units), with the
+same numbers."""
 MIDDLE = 2021
 """The year in which families of attention began to fill timm."""
 LAYERS = re.compile(r" in layers? '.*$")
@@ -115,7 +114,7 @@ def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     rough, guessed = noted(records, NOT_INDEPENDENT), noted(records, ASSUMED)
     versions = records[0].environment.libraries
     seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
-    made = commits(records)
+    short = any(r.environment.git and r.environment.git.commit.startswith(FEWER) for r in records)
     return f"""\
 # What timm's architectures imply: structure of the whole zoo
 
@@ -124,14 +123,14 @@ and with kernel
 padding `zero` (every tap, the new ones too, free to learn): the expected sensitivity of the
 input over all
 random weights: no weights, no data, no noise. It is exact, but for the
-{len({*rough, *guessed})} below.{SHORT.get(made, "")}
+{len({*rough, *guessed})} below.{TOO_FEW if short else ""}
 
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
 torch {versions["torch"]}, timm {versions["timm"]}, {days(records)}, one thread a process
 on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records,
-of {made}. `board.csv`
+of {commits(records)}. `board.csv`
 has every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
 opens from disk, with ranking, maps and plots.
 
