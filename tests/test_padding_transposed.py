@@ -1,5 +1,8 @@
 """Kernel padding of transposed convolutions: the checkerboard before and after, module and file."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -272,6 +275,19 @@ def test_output_shows_the_checkerboard_before_and_not_after(tmp_path, kind, kern
     (said,) = OUTPUT.remedies(before, (36, 36))
     assert "box" in said
     assert OUTPUT.remedies(after, (36, 36)) == []
+
+
+def test_the_readme_has_the_figures_of_the_random_decoder():
+    """Expected imbalance, the one on noise and the height of the pattern, before and after."""
+    model = wrap(Decoder().eval(), spec=InputSpec(36, 36), device="cpu")
+    before, after, _fidelity = audit(model, ("output",), ("none", "box"), count=8, device="cpu")
+    figures = [
+        f"from {before.metrics[name].value:.2f} to {after.metrics[name].value:.2f}"
+        for name in ("expected_imbalance", "noise_imbalance", "grid_amplitude")
+    ]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    told = readme.partition("In a random decoder")[2].partition("The new taps")[0]
+    assert re.findall(r"from [\d.]+ to [\d.]+\d", told) == figures
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 3)])

@@ -60,12 +60,15 @@ def test_resnet50_looks_from_where_its_strides_and_padding_put_it():
     assert not field.global_
 
 
-def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
-    """Kernel padding grows ResNet-50's field by 31 pixels and moves its centre by 15.5."""
-    padded = load("timm:resnet50@init", device="cpu").padded("box")
+@pytest.mark.parametrize(
+    ("fill", "more"), [("box", 31), ("fresh", 31), ("kim2023", 31), ("zero", 29)]
+)
+def test_kernel_padding_widens_the_field_and_moves_its_centre_by_half_of_that(fill, more):
+    """ResNet-50: as many pixels as README.md says; `zero` leaves the max-pool."""
+    padded = load("timm:resnet50@init", device="cpu").padded(fill)
     field = receptive_field(padded.skeleton(), example())
-    assert field.size == (427 + 31, 427 + 31)
-    assert field.center((3, 3)) == (111.5, 111.5)
+    assert field.size == (427 + more, 427 + more)
+    assert field.center((3, 3)) == (96 + more / 2, 96 + more / 2)
 
 
 def test_a_models_field_is_traced_once_and_each_copy_has_its_own(monkeypatch):

@@ -1,10 +1,11 @@
-"""Kernel padding of every timm model, by hand: `python tests/zoo_padding.py OUT.csv [PATTERN]`.
+"""Kernel padding of every timm model: `python results/kernel-padding/zoo.py FOLDER [--only PART]`.
 
-Builds each model without weights on the `meta` device (on the CPU where that fails), pads copies
-of it with `zero`, `box` and `fresh`, and compares output shapes before and after at the model's own
-input size. With `--numbers` it takes the smallest model of every family instead, gives it real
-weights, and runs real numbers: `zero` must give the same output, the others a finite one of the
-same shape. One row per model and fill; models that are done in OUT.csv are not done again.
+Writes FOLDER/zoo.csv (part `shapes`): builds each model without weights on the `meta` device (on
+the CPU where that fails), pads copies of it with `zero`, `box` and `fresh`, and compares output
+shapes before and after at the model's own input size. Then FOLDER/zoo-numbers.csv (part `numbers`):
+takes the smallest model of every family, gives it real weights, and runs real numbers: `zero` must
+give the same output, the others a finite one of the same shape. One row per model and fill; models
+that are in the table are not done again. `--models` takes those whose name fits a pattern.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import datetime
 import functools
 import time
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-from padding_tools import FILLS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.kernel_padding.trace import trace_uneven
+from perimetry.bench.records.environment import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILLS = ("zero", "box", "fresh")
 
 COLUMNS = [
     *("model", "family", "built", "fill", "uneven", "grown"),
     *("left", "reasons", "difference", "seconds", "status"),
+    *("commit", "torch", "timm", "day"),
 ]
 
 
@@ -121,7 +130,18 @@ def check_numbers(name: str) -> list[dict[str, Any]]:
 
 def row(name: str, built: str, fill: str, **fields: Any) -> dict[str, Any]:
     """One line of the table."""
-    return {"model": name, "family": families()[name], "built": built, "fill": fill, **fields}
+    subject = {"model": name, "family": families()[name], "built": built, "fill": fill}
+    return {**subject, **fields, **made()}
+
+
+@functools.cache
+def made() -> dict[str, str]:
+    """With what a row was made."""
+    known = environment()
+    git = known.git
+    commit = git.commit[:12] + (" with changes" if git.dirty else "") if git else ""
+    libraries = {name: known.libraries[name] for name in ("torch", "timm")}
+    return {"commit": commit, **libraries, "day": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
 
 
 @functools.cache
@@ -140,20 +160,13 @@ def smallest_per_family() -> list[str]:
     return sorted(name for _, name in best.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("pattern", nargs="?", default="*")
-    parser.add_argument("--numbers", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def extend(path: Path, names: list[str], check: Callable[[str], list[dict[str, Any]]]) -> None:
+    """Add to the table at `path` the rows of those of `names` that it has not."""
     done = set()
-    if options.out.exists():
-        with options.out.open(newline="") as file:
+    if path.exists():
+        with path.open(newline="") as file:
             done = {line["model"] for line in csv.DictReader(file)}
-    names = smallest_per_family() if options.numbers else timm.list_models(options.pattern)
-    check = check_numbers if options.numbers else check_shapes
-    with options.out.open("a", newline="") as file:
+    with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if not done:
             writer.writeheader()
@@ -166,6 +179,22 @@ def main() -> None:
                 rows = [row(name, "", "", status=f"failed: {error!r:.300}")]
             writer.writerows(rows)
             file.flush()
+
+
+def main() -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=("shapes", "numbers"))
+    parser.add_argument("--models", default="*")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.only != "numbers":
+        extend(options.folder / "zoo.csv", timm.list_models(options.models), check_shapes)
+    if options.only != "shapes":
+        names = [n for n in smallest_per_family() if fnmatch(n, options.models)]
+        extend(options.folder / "zoo-numbers.csv", names, check_numbers)
 
 
 if __name__ == "__main__":
