@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from tabulate import tabulate
 
 from perimetry import load_records
@@ -73,7 +74,18 @@ def counts() -> dict[str, str]:
         "measured": str(measured),
         "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding makes "
         f"{padded} of these even; {frame.model.nunique() - len(plain)} have no phases to compare.",
+        "padded": _padded(pd.read_csv(HERE / "kernel-padding/zoo.csv")),
     }
+
+
+def _padded(zoo: pd.DataFrame) -> str:
+    """How many architectures kernel padding is about, and how many it grows, in two lines."""
+    uneven = zoo[zoo.status != "even"].model.nunique()
+    grown = zoo[(zoo.fill == "box") & (zoo.status == "padded")].model.nunique()
+    return (
+        f"Of timm's {zoo.model.nunique():,}\narchitectures, {uneven} have a strided kernel that is "
+        f"not divisible by its stride, and {'all ' * (grown == uneven)}{grown} can be padded"
+    )
 
 
 def sets() -> str:

@@ -43,9 +43,9 @@ Weights of variance 1 / fan_in and norm and layer scales of 1, whatever the mode
 state; a white image; branches with random weights or activations of their own are independent.
 Smaller initial weights (timm's standard deviation of 0.02) make the residual branches weak, so that
 the pattern of the stem is less diluted: pvt_v2_b0, starnet_s1, mambaout_femto and convformer_s18
-measure 0.09 to 0.19 times the `weakest` expected here. Pools of smooth maps keep more energy than
-pools of white ones, and each of several consecutive pooling blocks treats its input as independent:
-poolformer_s12 measures 0.48 times the expected value (results/timm-init).
+measure 0.09 to 0.25 times the `weakest` expected here, and 0.98 to 1.03 times with weights of
+variance 1 / fan_in; poolformer_s12 0.48 and 1.13 times (results/timm-init). Buffers that a library
+fills from a checkpoint alone, as csatv2's matrix of cosines, count as weights.
 Fixed functions of one tensor (mean pools, interpolations, fixed filters and matrices, running sums,
 moved and copied units) that follow one another or meet in a sum, without random weights or an
 activation between them, add up in amplitude: the coefficients of all of them together are squared

@@ -1,4 +1,4 @@
-"""Kernel padding of timm models, one of each kind; `zoo_padding.py` does all of them."""
+"""Kernel padding of timm models, one of each kind; `results/kernel-padding/zoo.py` does all."""
 
 from __future__ import annotations
 

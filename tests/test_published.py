@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import math
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from planted_boards import record
+from torch import nn
 
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
 from perimetry.bench.records.environment import Git
 from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.selection import newest
 from perimetry.bench.records.store import Store
+from perimetry.suites import structure
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name"]
+SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name", "kernel-padding"]
 
 
 def script(path, monkeypatch):
@@ -41,25 +46,66 @@ def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
 
 
 def test_the_counts_of_kernel_padding_are_those_of_its_tables():
-    """README.md of this set is written by hand: every number in it is counted here."""
+    """Counted line by line: models, fills, reads that stay, and outputs that are the same."""
     folder = RESULTS / "kernel-padding"
     text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
-    zoo, numbers = (pd.read_csv(folder / f"{name}.csv") for name in ("zoo", "zoo-numbers"))
-    counts = zoo.groupby(["fill", "status"]).model.nunique()
-    assert f"({zoo.model.nunique():,})" in text
+    zoo, numbers = (
+        list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+        for name in ("zoo", "zoo-numbers")
+    )
+    assert f"({len({row['model'] for row in zoo}):,})" in text
+    kinds = Counter((row["fill"], row["status"]) for row in zoo)
+    assert {status for _fill, status in kinds} == {"padded", "left", "even"}
     for fill in ("box", "fresh", "zero"):
-        left = counts.get((fill, "left"), 0)
-        assert f"| `{fill}` | {counts[fill, 'padded']} | {left} |" in text
-    assert f"| | {(zoo.status == 'even').sum()} | |" in text
-    assert set(zoo.status) == {"padded", "left", "even"}
-    some = zoo[(zoo.fill == "box") & (zoo.left > 0)]
-    assert f"In {len(some)} of the padded models" in text
-    named = {"levit": "LevIT", "volo": "VOLO", "sknet": "SKNet"}
-    assert set(some.family) == set(named)
-    for family, count in some.family.value_counts().items():
-        assert re.search(rf"{named[family]} \({count}\)", text)
-    assert f"each of {numbers.family.nunique()} families" in text
-    assert numbers[numbers.fill == "zero"].difference.max() < 1e-6
+        counts = rf"{kinds[fill, 'padded']} \| {kinds[fill, 'left']}"
+        assert re.search(rf"`{fill}` \| {counts} \|", re.sub(" +", " ", text))
+    assert f"The other {kinds['', 'even']} have" in text
+    some = [row for row in zoo if row["fill"] == "box" and int(row["left"] or 0)]
+    assert f"in {len(some)} of the padded models" in text
+    for family, count in Counter(row["family"] for row in some).items():
+        assert re.search(rf"\b{family} {count}\b", text)
+    same = [row for row in numbers if row["fill"] == "zero" and row["status"] == "ran"]
+    assert all(float(row["difference"]) < 1e-6 for row in same)
+    assert f"the same output in {len(same)} of {len(same)}" in text
+
+
+def test_what_parted_was_measured_with_the_weights_that_are_expected(monkeypatch):
+    """fan_in.csv has a row for each architecture that parts; an interval holds its value."""
+    made = script(RESULTS / "timm-init" / "fan_in.py", monkeypatch)
+    board = pd.read_csv(RESULTS / "timm-init" / "board.csv", low_memory=False)
+    plain = board[board.fill == "none"].set_index("model")
+    rows = pd.read_csv(RESULTS / "timm-init" / "fan_in.csv", index_col="model")
+    assert sorted(rows.index) == sorted(made.parting(plain).index)
+    assert ((rows.low <= rows.weakest) & (rows.weakest <= rows.high)).all()
+
+
+def test_the_definition_of_structure_has_the_figures_of_what_parted():
+    """Measured over expected, at timm's initial weights and at those that are expected."""
+    board = pd.read_csv(RESULTS / "timm-init" / "board.csv", low_memory=False)
+    plain = board[board.fill == "none"].set_index("model")
+    drawn = pd.read_csv(RESULTS / "timm-init" / "fan_in.csv", index_col="model")
+    expected = plain["structure.weakest"]
+    before, after = plain["deadpixel.weakest"] / expected, drawn.weakest / expected
+    names = ["pvt_v2_b0", "starnet_s1", "mambaout_femto", "convformer_s18"]
+    text = " ".join(structure.__doc__.split())
+    told = text[text.index(names[0]) :].partition("(results/timm-init)")[0]
+    ends = [f"{r[names].min():.2f} to {r[names].max():.2f} times" for r in (before, after)]
+    ends.append(f"{before['poolformer_s12']:.2f} and {after['poolformer_s12']:.2f} times")
+    assert re.findall(r"[\d.]+ (?:to|and) [\d.]+ times", told) == ends
+
+
+def test_weights_that_are_drawn_have_the_variance_that_is_expected(monkeypatch):
+    """1 / fan_in for convolutions and linear layers, grouped ones too; biases are 0."""
+    made = script(RESULTS / "timm-init" / "fan_in.py", monkeypatch)
+    torch.manual_seed(0)
+    layers = [m for m in made.drawn("mobilenetv2_100").modules() if isinstance(m, made.WEIGHTED)]
+    for layer in layers:
+        shared = layer.in_channels // layer.groups if isinstance(layer, nn.Conv2d) else 1280
+        taps = math.prod(getattr(layer, "kernel_size", ()))
+        variance = layer.weight.square().mean().item() * shared * taps
+        assert variance == pytest.approx(1, abs=6 * (2 / layer.weight.numel()) ** 0.5)
+        assert layer.bias is None or not layer.bias.any()
+    assert len(layers) == 53
 
 
 @pytest.fixture
@@ -176,11 +222,11 @@ def test_a_stale_table_is_named_and_ends_with_1(monkeypatch, tmp_path, capsys):
     """With `--check` nothing is written."""
     made = script(RESULTS / "readme.py", monkeypatch)
     stale = tmp_path / "README.md"
-    marks = ("board", "seeds", "structure", "measured")
+    marks = ("board", "seeds", "structure", "measured", "padded")
     stale.write_text("".join(f"<!-- {name} -->old<!-- / -->" for name in marks))
     monkeypatch.setattr(made, "README", stale)
     monkeypatch.setattr(made, "examples", lambda: {"board": "new", "seeds": "8"})
-    monkeypatch.setattr(made, "counts", lambda: {"structure": "1", "measured": "2"})
+    monkeypatch.setattr(made, "counts", lambda: {"structure": "1", "measured": "2", "padded": "3"})
     assert made.main(check=True) == 1
     assert str(stale) in capsys.readouterr().out
     assert "old" in stale.read_text()
