@@ -35,17 +35,12 @@ from publishing import commits, days, rank_correlation, read_board, reflow, year
 from publishing import families as families_of_timm  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
-COMMAND = f"perimetry run {WHAT} --workers 1 --out RUN_DIR"
+COMMAND = f"perimetry run {WHAT} --workers 2 --out RUN_DIR"
 TITLE = "What timm's architectures imply"
 PAGE_BYTES = 3_000_000
 """What the page may weigh: maps are made coarser until it fits."""
 EVEN = 0.95
 """A model counts as even when its least sensitive phase gets this share of the average or more."""
-FEWER = "f361d1efbb30"
-"""The commit whose notes name fewer approximations than the code since then."""
-TOO_FEW = """ Those are too few: the code since then says so of more of them (gates of
-places, dense blocks, maxima and norms of activations that are joined to other units), with the
-same numbers."""
 MIDDLE = 2021
 """The year in which families of attention began to fill timm."""
 LAYERS = re.compile(r" in layers? '.*$")
@@ -114,7 +109,6 @@ def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     rough, guessed = noted(records, NOT_INDEPENDENT), noted(records, ASSUMED)
     versions = records[0].environment.libraries
     seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
-    short = any(r.environment.git and r.environment.git.commit.startswith(FEWER) for r in records)
     return f"""\
 # What timm's architectures imply: structure of the whole zoo
 
@@ -123,7 +117,7 @@ and with kernel
 padding `zero` (every tap, the new ones too, free to learn): the expected sensitivity of the
 input over all
 random weights: no weights, no data, no noise. It is exact, but for the
-{len({*rough, *guessed})} below.{TOO_FEW if short else ""}
+{len({*rough, *guessed})} below.
 
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
