@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from torch import nn
 
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
 from perimetry.bench.records.environment import Git
-from perimetry.bench.records.parts import Failure
+from perimetry.bench.records.parts import Failure, Value
 from perimetry.bench.records.selection import newest
 from perimetry.bench.records.store import Store
 from perimetry.suites import structure
 
 RESULTS = Path(__file__).parents[1] / "results"
+NOTHING = Value(value=None, reason="no such metric")
 SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name", "kernel-padding"]
 
 
@@ -106,6 +108,27 @@ def test_weights_that_are_drawn_have_the_variance_that_is_expected(monkeypatch):
         assert variance == pytest.approx(1, abs=6 * (2 / layer.weight.numel()) ** 0.5)
         assert layer.bias is None or not layer.bias.any()
     assert len(layers) == 53
+
+
+def test_borders_with_box_are_counted_in_the_records():
+    """Architectures whose kernels `box` grows, those whose sides differ, and unread padding."""
+    found = defaultdict(dict)
+    for one in RecordArchive(RESULTS / "timm-init" / PUBLISHED).records():
+        if one.suite == "padding" and one.metrics.get("border_drop", NOTHING).value is not None:
+            found[one.model.reference][one.fill] = one
+    pairs = [p for p in found.values() if "box" in p and p["box"].model.treatment["layers"]]
+    text = " ".join((RESULTS / "timm-init" / "README.md").read_text(encoding="utf-8").split())
+    told = text.partition("**Borders with `box`** ")[2].partition(" - ")[0]
+    differ = dict.fromkeys(("none", "box"), 0)
+    unread = dict(differ)
+    for pair, fill in product(pairs, differ):
+        metrics = pair[fill].metrics
+        lows = [metrics[f"blind_{side}"].low for side in ("left_right", "top_bottom")]
+        differ[fill] += any(low is not None and low > 0 for low in lows)
+        unread[fill] += metrics["uneven_layers"].value > 0
+    assert told.startswith(f"({len(pairs)} of ")
+    assert f"differ in {differ['box']} ({differ['none']} without it)" in told
+    assert f"{unread['box']} ({unread['none']}) have strided layers" in told
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from publishing import (  # noqa: E402
 COMMANDS = """\
     perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR
     perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR \\
-        --suite padding --set padding.exchange=reflect, --kernel-padding none
+        --suite padding --set padding.exchange=reflect, --kernel-padding none,box
     python results/timm-init/publish.py RUN_DIR"""
 REASONS = {
     "csatv2": "The stem of CSATv2 is a fixed transform, of cosines, whose matrix would come with a "
@@ -62,15 +62,20 @@ def table(store: Store) -> pd.DataFrame:
     frame = board_frame(Board(store.records()))
     frame["model"] = frame.model.map(_architecture)
     known, accuracy = families(), published()
-    sides = {
-        _architecture(r.model.reference): r.model.spec["height"]
-        for r in store.records()
-        if r.model.spec
-    }
+    sides, grown = {}, {}
+    for record in store.records():
+        name = _architecture(record.model.reference)
+        if record.model.spec:
+            sides[name] = record.model.spec["height"]
+        if record.model.treatment:
+            grown[name, record.fill] = len(record.model.treatment["layers"])
     frame.insert(1, "family", frame.model.map(known))
     frame.insert(2, "year", frame.family.map(year))
     frame.insert(3, "side", frame.model.map(sides))
     frame.insert(4, "top1", frame.model.map(accuracy))
+    frame.insert(
+        5, "grown", [grown.get(row, 0) for row in zip(frame.model, frame.fill, strict=True)]
+    )
     empty = [column for column in frame if frame[column].isna().all()]
     return frame.drop(columns=empty).sort_values(["model", "fill"]).round(6)
 
@@ -263,30 +268,29 @@ def borders(plain: pd.DataFrame) -> str:
 
 def boxed_borders(plain: pd.DataFrame, boxed: pd.DataFrame) -> str:
     """What `box` changes at the borders of those whose kernels it grows."""
-    ratio = boxed["deadpixel.weakest"] / plain["deadpixel.weakest"].reindex(boxed.index)
-    grown = boxed[ratio != 1].index.intersection(plain[plain["padding.border_drop"].notna()].index)
-    after = boxed.loc[grown][boxed["padding.border_drop"].reindex(grown).notna()]
+    grown = boxed[boxed.grown > 0]
+    after = grown[grown["padding.border_drop"].notna()]
     before = plain.loc[after.index]
-    if after.empty:
-        return ""
-
-    def change(metric: str) -> str:
-        old, new = before[f"padding.{metric}"].median(), after[f"padding.{metric}"].median()
-        low = after[f"padding.{metric}.change.low"]
-        high = after[f"padding.{metric}.change.high"]
-        return (
-            f"goes from {old:.2f} to {new:.2f} in the median, up in {int((low > 0).sum())} and "
-            f"down in {int((high < 0).sum())} beyond the paired interval"
-        )
-
     sides = [int(sides_differ(side).sum()) for side in (after, before)]
     unread = [int((side["padding.uneven_layers"] > 0).sum()) for side in (after, before)]
     return (
         f"\n- **Borders with `box`** ({len(after)} of {len(grown)} architectures whose kernels it "
-        f"grows): the drop between centre and border {change('border_drop')}; the share of the "
-        f"least served place {change('blind_weakest')}. Opposite sides are shown to differ in "
+        f"grows{', others are open' if len(after) < len(grown) else ''}): the drop between centre "
+        f"and border {changed('border_drop', before, after)}; the share of the least served place "
+        f"{changed('blind_weakest', before, after)}. Opposite sides are shown to differ in "
         f"{sides[0]} ({sides[1]} without it); {unread[0]} ({unread[1]}) have strided layers that "
         f"never read part of their padding."
+    )
+
+
+def changed(metric: str, before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """How `metric` of `padding` changes in the median, and in how many models beyond doubt."""
+    old, new = (side[f"padding.{metric}"].median() for side in (before, after))
+    up = int((after[f"padding.{metric}.change.low"] > 0).sum())
+    down = int((after[f"padding.{metric}.change.high"] < 0).sum())
+    return (
+        f"goes from {old:.2f} to {new:.2f} in the median, up in {up} and down in {down} beyond "
+        f"the paired interval"
     )
 
 
