@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from perimetry.bench.records.environment import Git
     from perimetry.bench.records.parts import Value
     from perimetry.bench.records.record import Record
 
@@ -132,6 +133,11 @@ def commits(records: Iterable[Record]) -> str:
     return named + (" with changes" if dirty else "")
 
 
+def stamp(git: Git | None) -> str:
+    """The commit of one measurement, and whether there were changes; '' outside a checkout."""
+    return git.commit[:12] + (" with changes" if git.dirty else "") if git else ""
+
+
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of text."""
     drawn: str = tabulate(rows, list(heads), "github", disable_numparse=True)
@@ -154,6 +160,11 @@ def families() -> dict[str, str]:
     return {
         name: module for module in timm.list_modules() for name in timm.list_models(module=module)
     }
+
+
+def by_family(frame: pd.DataFrame) -> str:
+    """How many rows each family has, the most first."""
+    return ", ".join(f"{family} {n}" for family, n in frame.family.value_counts().items())
 
 
 @cache

@@ -66,25 +66,29 @@ def test_the_counts_of_kernel_padding_are_those_of_its_tables():
     assert f"in {len(some)} of the padded models" in text
     for family, count in Counter(row["family"] for row in some).items():
         assert re.search(rf"\b{family} {count}\b", text)
+    assert f"each of {len({row['family'] for row in numbers})} families" in text
     same = [row for row in numbers if row["fill"] == "zero" and row["status"] == "ran"]
     assert all(float(row["difference"]) < 1e-6 for row in same)
     assert f"the same output in {len(same)} of {len(same)}" in text
 
 
-def test_what_parted_was_measured_with_the_weights_that_are_expected(monkeypatch):
+@pytest.fixture(scope="module")
+def plain():
+    """The board of the architectures at their initial state, without kernel padding."""
+    board = pd.read_csv(RESULTS / "timm-init" / "board.csv", low_memory=False)
+    return board[board.fill == "none"].set_index("model")
+
+
+def test_what_parted_was_measured_with_the_weights_that_are_expected(plain, monkeypatch):
     """fan_in.csv has a row for each architecture that parts; an interval holds its value."""
     made = script(RESULTS / "timm-init" / "fan_in.py", monkeypatch)
-    board = pd.read_csv(RESULTS / "timm-init" / "board.csv", low_memory=False)
-    plain = board[board.fill == "none"].set_index("model")
     rows = pd.read_csv(RESULTS / "timm-init" / "fan_in.csv", index_col="model")
     assert sorted(rows.index) == sorted(made.parting(plain).index)
     assert ((rows.low <= rows.weakest) & (rows.weakest <= rows.high)).all()
 
 
-def test_the_definition_of_structure_has_the_figures_of_what_parted():
+def test_the_definition_of_structure_has_the_figures_of_what_parted(plain):
     """Measured over expected, at timm's initial weights and at those that are expected."""
-    board = pd.read_csv(RESULTS / "timm-init" / "board.csv", low_memory=False)
-    plain = board[board.fill == "none"].set_index("model")
     drawn = pd.read_csv(RESULTS / "timm-init" / "fan_in.csv", index_col="model")
     expected = plain["structure.weakest"]
     before, after = plain["deadpixel.weakest"] / expected, drawn.weakest / expected

@@ -13,7 +13,7 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import reflow, table  # noqa: E402
+from publishing import by_family, reflow, table  # noqa: E402
 
 TABLES = ("zoo.csv", "zoo-numbers.csv")
 EXACT = 1e-6
@@ -96,16 +96,11 @@ def by_reason(frame: pd.DataFrame) -> str:
     """Each reason with how many models of which families have it, the most frequent first."""
     rows = frame.assign(reason=frame.reasons.str.split(" | ", regex=False)).explode("reason")
     rows["reason"] = rows.reason.str.partition(": ")[2]
-    counted = rows.groupby("reason").model.nunique().sort_values(ascending=False, kind="stable")
+    rows = rows.drop_duplicates(["model", "reason"])
+    counted = rows.groupby("reason").size().sort_values(ascending=False, kind="stable")
     return "; ".join(
-        f"{reason} ({families(rows[rows.reason == reason])})" for reason in counted.index
+        f"{reason} ({by_family(rows[rows.reason == reason])})" for reason in counted.index
     )
-
-
-def families(rows: pd.DataFrame) -> str:
-    """Families with how many models each."""
-    counts = rows.groupby("family").model.nunique().sort_values(ascending=False, kind="stable")
-    return ", ".join(f"{family} {n}" for family, n in counts.items())
 
 
 def outputs(numbers: pd.DataFrame) -> str:

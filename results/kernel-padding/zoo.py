@@ -15,6 +15,7 @@ import copy
 import csv
 import datetime
 import functools
+import sys
 import time
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,6 +32,9 @@ from perimetry.bench.records.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+sys.path.append(str(Path(__file__).parents[1]))
+from publishing import families, stamp
 
 FILLS = ("zero", "box", "fresh")
 
@@ -138,16 +142,9 @@ def row(name: str, built: str, fill: str, **fields: Any) -> dict[str, Any]:
 def made() -> dict[str, str]:
     """With what a row was made."""
     known = environment()
-    git = known.git
-    commit = git.commit[:12] + (" with changes" if git.dirty else "") if git else ""
     libraries = {name: known.libraries[name] for name in ("torch", "timm")}
-    return {"commit": commit, **libraries, "day": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
-
-
-@functools.cache
-def families() -> dict[str, str]:
-    """Family (timm module) of every model name."""
-    return {n: module for module in timm.list_modules() for n in timm.list_models(module=module)}
+    day = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    return {"commit": stamp(known.git), **libraries, "day": day}
 
 
 def smallest_per_family() -> list[str]:

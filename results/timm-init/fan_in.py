@@ -8,6 +8,7 @@ distribution of variance 1 / fan_in, as `structure` assumes, and biases are 0.
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from perimetry.adapters.created import Created, Opening
 from perimetry.adapters.timm import timm_input
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import read_board, stamp  # noqa: E402
+
 MEMBERS = 8
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -54,21 +58,20 @@ def measured(name: str) -> dict[str, Any]:
     found = record.metrics.get("weakest")
     if found is None or found.value is None:
         raise ValueError(f"{name}: {found.reason if found else record.error}")
-    git = record.environment.git
     return {
         "model": name,
         "weakest": round(found.value, 6),
         "low": round(found.low, 6),
         "high": round(found.high, 6),
         "members": record.model.members,
-        "commit": git.commit[:12] + (" with changes" if git.dirty else "") if git else "",
+        "commit": stamp(record.environment.git),
     }
 
 
 def main() -> None:
     """Write fan_in.csv."""
     torch.set_num_threads(1)
-    board = pd.read_csv(HERE / "board.csv", low_memory=False)
+    board = read_board(HERE)
     names = parting(board[board.fill == "none"].set_index("model")).index
     pd.DataFrame(map(measured, sorted(names))).to_csv(HERE / "fan_in.csv", index=False)
 

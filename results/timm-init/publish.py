@@ -175,25 +175,24 @@ def apart(known: pd.DataFrame, redrawn: pd.DataFrame) -> str:
         f"lower: {by_family(below, known)}. Measured higher: {by_family(above, known)}. "
         f"`structure` assumes weights of variance 1/fan_in and independent branches, which the "
         f"initial state need not have: layers that start smaller let residual branches add "
-        f"little, so that the stem's pattern comes through undiluted. {drawn_anew(known, redrawn)} "
-        f"A tensor and its own mean pool, the token mixer of PoolFormer and EfficientFormer, are "
-        f"reckoned with as what they are."
+        f"little, so that the stem's pattern comes through undiluted. "
+        f"{drawn_anew(far, known, redrawn)} A tensor and its own mean pool, the token mixer of "
+        f"PoolFormer and EfficientFormer, are reckoned with as what they are."
     )
 
 
-def drawn_anew(known: pd.DataFrame, redrawn: pd.DataFrame) -> str:
-    """What those that part measure with weights of variance 1/fan_in, from fan_in.csv."""
+def drawn_anew(far: pd.Series, known: pd.DataFrame, redrawn: pd.DataFrame) -> str:
+    """What those that are `far` apart measure with weights of variance 1/fan_in."""
     expected = known["structure.weakest"].reindex(redrawn.index)
     held = (redrawn.low <= expected) & (expected <= redrawn.high)
     ratio = redrawn.weakest / expected
-    before = parting(known).reindex(redrawn.index)
     others = ratio[~held]
     (members,), (commit,) = redrawn.members.unique(), redrawn.commit.unique()
     why = [REASONS[f] for f in sorted(set(known.family.reindex(others.index))) if f in REASONS]
     return (
         f"With weights drawn from 1/fan_in instead (`fan_in.py`, `fan_in.csv`: {members} seeds, "
         f"commit `{commit}`) these {len(redrawn)} measure {ratio.median():.2f} of what is "
-        f"expected in the median, where it was {before.median():.2f}. In {int(held.sum())} the "
+        f"expected in the median, where it was {far.median():.2f}. In {int(held.sum())} the "
         f"expectation lies in the measured interval, in the others it does not: "
         f"{by_family(others, known)}.{''.join(f' {reason}' for reason in why)}"
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import commits, days, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import by_family, commits, days, rank_correlation, read_board, reflow, year  # noqa: E402
 from publishing import families as families_of_timm  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
@@ -191,11 +191,6 @@ def by_year(known: pd.DataFrame) -> str:
         f"{len(late)} since then {late.weakest.median():.2f}; rank correlation with the year "
         f"{rank_correlation(dated.year, dated.weakest)}."
     )
-
-
-def by_family(frame: pd.DataFrame) -> str:
-    """How many models of each family, the most first."""
-    return ", ".join(f"{family} {n}" for family, n in frame.family.value_counts().items())
 
 
 def assumptions(records: Sequence[Record], count: int) -> str:
