@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 from collections import defaultdict
+from datetime import UTC, datetime
 from functools import cache
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from tabulate import tabulate
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.text import days as days_of
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
+from perimetry.bench.records.environment import environment
 from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
@@ -136,6 +138,21 @@ def commits(records: Iterable[Record]) -> str:
 def stamp(git: Git | None) -> str:
     """The commit of one measurement, and whether there were changes; '' outside a checkout."""
     return git.commit[:12] + (" with changes" if git.dirty else "") if git else ""
+
+
+@cache
+def made() -> dict[str, str]:
+    """With what a row of a table is made: commit, versions and day."""
+    known = environment()
+    libraries = {name: known.libraries[name] for name in ("torch", "timm")}
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    return {"commit": stamp(known.git), **libraries, "day": day}
+
+
+def one(frame: pd.DataFrame, column: str) -> str:
+    """What all rows were made with, or the first and the last of it."""
+    values = sorted(frame[column].astype(str).unique())
+    return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:

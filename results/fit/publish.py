@@ -1,33 +1,23 @@
-"""Make this folder: `python results/fit/publish.py FIT_FOLDER TEST_FOLDER NAME=REF ...`.
+"""Write this folder: `python results/fit/publish.py [ROWS.csv]`.
 
-FIT_FOLDER holds the photographs that may be fitted on, TEST_FOLDER others, for measuring; README.md
-says which. REF is what `perimetry run` takes, such as mobilenetv2=timm:mobilenetv2_100@FILE.
-A row goes to frontier.csv as soon as it is there, and rows that are there are not made again; then
-frontier.png and the table in README.md are written. `--minutes N` begins no row after N minutes.
-Without arguments the picture and the table are written again from frontier.csv.
+ROWS.csv is what measure.py wrote; it becomes frontier.csv, models by name, constructions in their
+order. Then frontier.png and README.md are written.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
-import time
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch.nn.functional as F
-
-from perimetry.suites.base import Context, Estimate
-from perimetry.suites.deadpixel.suite import DEADPIXEL
-from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.gradients import gradient_maps
 
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
-from constructions import CONSTRUCTIONS, CROPS, Subject, forward, subject  # noqa: E402
+from constructions import CONSTRUCTIONS  # noqa: E402
+from measure import PERIODS  # noqa: E402
 from publishing import filled, reflow  # noqa: E402
 from publishing import table as drawn  # noqa: E402
 
@@ -38,81 +28,13 @@ MEASURED = {
     "weakest": "weakest",
     "agreement": "agreement",
 }
-PERIODS = [f"by_period_{period}" for period in (2, 4, 8, 16, 32)]
-DRAWS = 1000
 HALF, ENOUGH = 0.5, 0.95
 """The goal: at most so much of the original's imbalance, and at least so much agreement."""
 
 
-def evenness(case: Subject, variant) -> dict[str, Estimate]:
-    """Dead-pixel metrics on the central crops, with draws that pair with another variant's."""
-    probes = DEADPIXEL.probes(variant, "energy", 0)
-    maps = gradient_maps(variant, case.centres, probes, batch=9).maps
-    context = Context(case.centres, 0, 9, DRAWS, None)
-    return DEADPIXEL.measure(variant, "energy", maps, context).metrics
-
-
-def fidelity(case: Subject, variant) -> dict[str, float]:
-    """Agreement with the original, its interval over photographs, and cosine of the targets.
-
-    The original agrees with itself: that is exact.
-    """
-    if variant is case.model:
-        return {**named("agreement", Estimate(1.0)), "cosine": 1.0}
-    logits, target = forward(variant, case.shown)
-    same = (logits.argmax(1) == case.logits.argmax(1)).double().view(CROPS + 1, -1).mean(0)
-    agreement = bootstrap(len(same), DRAWS, 0).share(same.numpy())
-    cosine = F.cosine_similarity(target.flatten(1), case.target.flatten(1)).mean()
-    return {**named("agreement", agreement), "cosine": float(cosine)}
-
-
-def ratio(treated: Estimate, original: Estimate, count: int) -> Estimate:
-    """`treated` over `original`, paired draw by draw over the same `count` photographs."""
-    draws = np.asarray(treated.draws) / np.asarray(original.draws)
-    value = treated.value / original.value
-    return bootstrap(count, 1, 0).from_draws(value, draws, low=0.0, positive=True)
-
-
-def named(name: str, found: Estimate) -> dict[str, float]:
-    """Value and interval as columns of the table; no ends where it is exact."""
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def measure(case: Subject, variant, whole: Estimate) -> dict[str, float]:
-    """A row; `weights` is the original's imbalance."""
-    found = evenness(case, variant)
-    share = ratio(found["imbalance"], whole, len(case.centres))
-    row = {**fidelity(case, variant), **named("imbalance", found["imbalance"])}
-    row |= {**named("of_original", share), **named("weakest", found["weakest"])}
-    return row | {period: found[period].value for period in PERIODS}
-
-
-def rows_of(name: str, reference: str, folders: tuple[str, str], until: float) -> None:
-    """Measure what is not in the table yet, appending row by row."""
-    done = read_table()
-    held = set(zip(done.get("model", []), done.get("construction", []), strict=True))
-    todo = [label for label in CONSTRUCTIONS if (name, label) not in held]
-    if not todo:
-        return
-    case = subject(name, reference, *folders)
-    whole = evenness(case, case.model)["imbalance"]
-    for label in todo:
-        if time.monotonic() > until:
-            return
-        begun = time.monotonic()
-        variant = CONSTRUCTIONS[label](case)
-        made = time.monotonic() - begun
-        row = {"model": name, "construction": label, **measure(case, variant, whole)}
-        row |= {"fit_s": round(made, 1), "photographs": len(case.centres)}
-        pd.DataFrame([row]).round(5).to_csv(TABLE, mode="a", header=not TABLE.exists(), index=False)
-
-
-def read_table() -> pd.DataFrame:
-    """The rows that are there, models by name, constructions in their order."""
-    if not TABLE.exists():
-        return pd.DataFrame()
+def ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Models by name, constructions in their order."""
     order = {label: place for place, label in enumerate(CONSTRUCTIONS)}
-    table = pd.read_csv(TABLE)
     places = table["construction"].map(order)
     return table.assign(place=places).sort_values(["model", "place"]).drop(columns="place")
 
@@ -202,21 +124,14 @@ def extremes(numbered: pd.DataFrame) -> dict[str, str]:
 
 def render() -> str:
     """README.md from its template and frontier.csv."""
-    return reflow(filled(HERE, parts(read_table())))
+    return reflow(filled(HERE, parts(pd.read_csv(TABLE))))
 
 
 def main() -> None:
-    """Measure, draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="*", metavar="FIT TEST NAME=REF")
-    parser.add_argument("--minutes", type=float, default=1e9)
-    given = parser.parse_args()
-    until = time.monotonic() + 60 * given.minutes
-    fit_test, models = tuple(given.folders[:2]), given.folders[2:]
-    for text in models:
-        name, _, reference = text.partition("=")
-        rows_of(name, reference, fit_test, until)
-    draw(read_table())
+    """Take the rows over where they are given, draw and write."""
+    if len(sys.argv) > 1:
+        ordered(pd.read_csv(sys.argv[1])).to_csv(TABLE, index=False)
+    draw(pd.read_csv(TABLE))
     (HERE / "README.md").write_text(render(), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import by_family, reflow, table  # noqa: E402
+from publishing import by_family, one, reflow, table  # noqa: E402
 
 TABLES = ("zoo.csv", "zoo-numbers.csv")
 EXACT = 1e-6
@@ -46,12 +46,6 @@ torch {one(made, "torch")}, {one(made, "day")}, one CPU thread, of commit `{one(
 - `zoo-numbers.csv`: the smallest model of each of {numbers.family.nunique()} families with real
   weights and real numbers. {outputs(numbers)}
 """
-
-
-def one(frame: pd.DataFrame, column: str) -> str:
-    """What all rows were made with, or the first and the last of it."""
-    values = sorted(frame[column].astype(str).unique())
-    return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def fills(zoo: pd.DataFrame) -> str:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import datetime
-import functools
 import sys
 import time
 from fnmatch import fnmatch
@@ -28,13 +26,12 @@ from torch.utils._pytree import tree_leaves
 
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.kernel_padding.trace import trace_uneven
-from perimetry.bench.records.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 sys.path.append(str(Path(__file__).parents[1]))
-from publishing import families, stamp
+from publishing import families, made
 
 FILLS = ("zero", "box", "fresh")
 
@@ -136,15 +133,6 @@ def row(name: str, built: str, fill: str, **fields: Any) -> dict[str, Any]:
     """One line of the table."""
     subject = {"model": name, "family": families()[name], "built": built, "fill": fill}
     return {**subject, **fields, **made()}
-
-
-@functools.cache
-def made() -> dict[str, str]:
-    """With what a row was made."""
-    known = environment()
-    libraries = {name: known.libraries[name] for name in ("torch", "timm")}
-    day = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
-    return {"commit": stamp(known.git), **libraries, "day": day}
 
 
 def smallest_per_family() -> list[str]:
