@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -79,13 +79,28 @@ def opened():
     libraries = f"{folder / 'al2023' / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     variables = {**os.environ, "LD_LIBRARY_PATH": libraries}
     with sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=folder / "chromium", args=FLAGS, env=variables
+        started = start(
+            lambda: driver.chromium.launch(
+                executable_path=folder / "chromium", args=FLAGS, env=variables
+            )
         )
         try:
             yield started
         finally:
             started.close()
+
+
+def start(launch, attempts=3):
+    """What `launch` gives, tried again where the browser dies before it has seen a page.
+
+    That says nothing of any page. The last attempt raises what it meets.
+    """
+    from playwright.sync_api import Error
+
+    for _ in range(attempts - 1):
+        with suppress(Error):
+            return launch()
+    return launch()
 
 
 class Visit:

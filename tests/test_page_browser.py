@@ -19,6 +19,27 @@ from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.records.parts import Value
 
 
+@pytest.mark.parametrize(("deaths", "tries"), [(0, 1), (2, 3), (3, 3)])
+def test_a_browser_that_dies_at_its_start_is_started_again(deaths, tries):
+    """Twice, no more: what is broken for good is told."""
+    from playwright.sync_api import Error
+
+    tried = []
+
+    def launch():
+        tried.append("once")
+        if len(tried) <= deaths:
+            raise Error("signal=SIGSEGV")
+        return "a browser"
+
+    if deaths < tries:
+        assert browsers.start(launch) == "a browser"
+    else:
+        with pytest.raises(Error, match="SIGSEGV"):
+            browsers.start(launch)
+    assert len(tried) == tries
+
+
 def test_every_control_has_a_name(visit):
     """Buttons, fields, links and pictures say what they are to those who do not see them."""
     visit.page.click("#filters")
