@@ -26,6 +26,13 @@ NORMS = {
     "channels last": lambda x: by_hand(x.movedim(1, 3), torch.square, 3).movedim(3, 1),
     "a quotient": lambda x: x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + 1e-6),
     "a power of one half": lambda x: x / (x.pow(2).mean(1, keepdim=True) + 1e-6) ** 0.5,
+    "powers by name": lambda x: (
+        x / torch.pow(x.pow(exponent=2).mean(1, keepdim=True) + 1e-6, exponent=0.5)
+    ),
+    "powers in place": lambda x: x / (x.clone().pow_(2).mean(1, keepdim=True) + 1e-6).__ipow__(0.5),
+    "powers of doubles": lambda x: (
+        x * torch.float_power(x.float_power(2).mean(1, keepdim=True) + 1e-6, -0.5).float()
+    ),
     "a sum": lambda x: x.shape[1] ** 0.5 * x / x.pow(2).sum(1, keepdim=True).sqrt(),
     "moved before the root": lambda x: (
         x * x.square().movedim(1, 3).mean(3).add(1e-6).rsqrt().unsqueeze(1)

@@ -28,6 +28,7 @@ from .mixtures import (
     SMALLEST,
     STACKS,
 )
+from .own_names import POWERS
 from .rule_table import MOVES, is_energy
 from .tags import tensors_in
 
@@ -139,4 +140,4 @@ def is_square(name: str, args: Sequence[Any]) -> bool:
     if name in PRODUCTS_OF_UNITS:
         return len(args) > 1 and args[0] is args[1]
     two = len(args) > 1 and not isinstance(args[1], Tensor) and args[1] == 2
-    return name == "square" or (name in {"pow", "ipow"} and two)
+    return name == "square" or (name in POWERS and two)

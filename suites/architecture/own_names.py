@@ -10,6 +10,7 @@ from torch import Tensor
 _OWN_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 """Torch's own names of arguments that it also takes by numpy's."""
 
+POWERS = frozenset({"pow", "ipow", "float_power"})
 
 _OF_TWO = """
     add sub subtract rsub mul multiply div divide true_divide maximum minimum fmax fmin matmul
@@ -22,6 +23,7 @@ _PARAMETERS = {
     "baddbmm": ("input", "batch1", "batch2"),
     **dict.fromkeys(("addcmul", "addcdiv"), ("input", "tensor1", "tensor2")),
     "lerp": ("input", "end", "weight"),
+    **dict.fromkeys(POWERS, ("input", "exponent")),
     "where": ("condition", "input", "other"),
     "reshape": ("input", "shape"),
     "flip": ("input", "dims"),

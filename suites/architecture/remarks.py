@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.skeleton_marks import KERNEL_DOUBT
 from .compact import node_of, nodes_behind
 from .mixtures import ATTENTION, JOINS, MATRIX_PRODUCTS, MIXTURES, PRODUCTS_OF_UNITS
+from .own_names import POWERS
 from .repeated_weights import REPEATED, Applications
 from .rule_table import history_of, is_energy, is_weight
 from .tags import tensors_in
@@ -56,10 +57,10 @@ PLACES_OF_MAXIMA = frozenset({"max", "min"})
 
 JUMPS = COMPARISONS | CHOICES | PLACES_OF_MAXIMA | {CONVERTED}
 
-SQUARES = frozenset({"pow", "ipow", "square"})
-SIZES = frozenset(
+SQUARES = POWERS | {"square"}
+SIZES = POWERS | frozenset(
     """
-    mean sum sqrt rsqrt reciprocal pow div truediv true_divide rdiv rtruediv divide exp matmul
+    mean sum sqrt rsqrt reciprocal div truediv true_divide rdiv rtruediv divide exp matmul
     einsum avg_pool2d adaptive_avg_pool2d amax var std cumsum clamp conv2d linear
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from .compact import alias
 from .mixtures import BOUNDED, LARGEST, MEANS, POOLS, SCALES, SUMS
 from .nonnegative import is_square
+from .own_names import POWERS
 from .rule_table import (
     MOVES,
     constant_share,
@@ -56,7 +57,7 @@ def note_squares(
 
 def under_root(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of a root, with squares as statistics; those of other functions as they are."""
-    if args and (name in {"sqrt", "rsqrt"} or (name == "pow" and args[1:] in ((0.5,), (-0.5,)))):
+    if args and (name in {"sqrt", "rsqrt"} or (name in POWERS and args[1:] in ((0.5,), (-0.5,)))):
         return (_as_statistic(args[0]), *args[1:])
     return args
 
