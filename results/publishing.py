@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from perimetry.bench.records.environment import Git
     from perimetry.bench.records.parts import Value
     from perimetry.bench.records.record import Record
 
@@ -135,18 +134,13 @@ def commits(records: Iterable[Record]) -> str:
     return named + (" with changes" if dirty else "")
 
 
-def stamp(git: Git | None) -> str:
-    """The commit of one measurement, and whether there were changes; '' outside a checkout."""
-    return git.commit[:12] + (" with changes" if git.dirty else "") if git else ""
-
-
 @cache
 def made() -> dict[str, str]:
     """With what a row of a table is made: commit, versions and day."""
     known = environment()
     libraries = {name: known.libraries[name] for name in ("torch", "timm")}
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    return {"commit": stamp(known.git), **libraries, "day": day}
+    return {"commit": known.stamp, **libraries, "day": day}
 
 
 def one(frame: pd.DataFrame, column: str) -> str:

@@ -236,6 +236,5 @@ def _made(records: Sequence[Record]) -> str:
 
 def _machine(record: Record) -> str:
     made = record.environment
-    git = made.git
-    commit = f", commit {git.commit[:12]}{' with changes' if git.dirty else ''}" if git else ""
+    commit = f", commit {made.stamp}" if made.stamp else ""
     return f"{made.device} ({made.device_name}), python {made.python}{commit}"

@@ -46,6 +46,13 @@ class Environment(BaseModel):
     precision: dict[str, str]
     threads: dict[str, str]
 
+    @property
+    def stamp(self) -> str:
+        """The commit in short, and whether there were changes; '' outside a checkout."""
+        if self.git is None:
+            return ""
+        return self.git.commit[:12] + (" with changes" if self.git.dirty else "")
+
 
 def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """Installed versions by distribution name; what is not installed is left out."""

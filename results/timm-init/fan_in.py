@@ -24,7 +24,7 @@ from perimetry.adapters.timm import timm_input
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import read_board, stamp  # noqa: E402
+from publishing import read_board  # noqa: E402
 
 MEMBERS = 8
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -64,7 +64,7 @@ def measured(name: str) -> dict[str, Any]:
         "low": round(found.low, 6),
         "high": round(found.high, 6),
         "members": record.model.members,
-        "commit": stamp(record.environment.git),
+        "commit": record.environment.stamp,
     }
 
 
