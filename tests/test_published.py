@@ -193,6 +193,11 @@ def test_the_commits_and_days_of_a_set_are_told(monkeypatch):
         return one.model_copy(update={"environment": there, "created": f"2026-01-{day}T00"})
 
     first, again = at("a" * 40, False, "02"), at("b" * 40, True, "01")
+    assert [one.environment.stamp for one in (first, again)] == [
+        "a" * 12,
+        "b" * 12 + " with changes",
+    ]
+    assert first.environment.model_copy(update={"git": None}).stamp == ""
     assert made.commits([first, first]) == f"commit `{'a' * 12}`"
     assert made.commits([first, again]) == "2 commits with changes"
     other = at("c" * 40, False, "02", "structure")
