@@ -274,11 +274,11 @@ def boxed_borders(plain: pd.DataFrame, boxed: pd.DataFrame) -> str:
     unread = [int((side["padding.uneven_layers"] > 0).sum()) for side in (after, before)]
     return (
         f"\n- **Borders with `box`** ({len(after)} of {len(grown)} architectures whose kernels it "
-        f"grows{', others are open' if len(after) < len(grown) else ''}): the drop between centre "
-        f"and border {changed('border_drop', before, after)}; the share of the least served place "
+        f"grows): the drop between centre and border "
+        f"{changed('border_drop', before, after)}; the share of the least served place "
         f"{changed('blind_weakest', before, after)}. Opposite sides are shown to differ in "
         f"{sides[0]} ({sides[1]} without it); {unread[0]} ({unread[1]}) have strided layers that "
-        f"never read part of their padding."
+        f"never read part of their padding. {_rest(grown.drop(after.index))}"
     )
 
 
