@@ -112,9 +112,9 @@ torch {versions["torch"]}, timm {versions["timm"]}, {days(records)},
 one thread a worker beside other work; {minutes:.0f} minutes of computing for {len(records)}
 records, of {commits(records)}.
 `board.csv` has every number, `records.jsonl.gz` the packed
-records, `board.html` both on one page with maps and plots, `top1.csv` the accuracies that timm
-publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
-(see choose.py).
+records, `board.html` both on one page with plots (maps are not packed: a page that is made from the
+folder of a run has them), `top1.csv` the accuracies that timm publishes for its default weights
+(see `results/accuracy`), `models.txt` what is to be measured (see choose.py).
 
 ## Findings
 
