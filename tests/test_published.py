@@ -28,6 +28,8 @@ from perimetry.suites import structure
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOTHING = Value(value=None, reason="no such metric")
+MEASURED = ["fit/frontier", "kernel-padding/zoo", "kernel-padding/zoo-numbers", "timm-init/fan_in"]
+"""Tables without records; each row has the commit that it was measured at."""
 SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name", "kernel-padding"]
 
 
@@ -45,6 +47,35 @@ def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
     """`python results/NAME/publish.py` would change nothing."""
     made = script(RESULTS / name / "publish.py", monkeypatch).render()
     assert (RESULTS / name / "README.md").read_text(encoding="utf-8") == made
+
+
+@pytest.mark.parametrize("pack", sorted(RESULTS.glob("*/*.jsonl.gz")), ids=lambda p: p.parent.name)
+def test_the_records_of_a_set_are_of_one_commit(pack):
+    """Without changes to it."""
+    records = RecordArchive(pack).records()
+    (commit,) = {one.environment.stamp for one in records}
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_rows_of_a_table_are_of_one_commit(name):
+    """Without changes to it; the README names it."""
+    path = RESULTS / f"{name}.csv"
+    (commit,) = pd.read_csv(path)["commit"].unique()
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+    assert f"`{commit}`" in (path.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_rows_of_fit_are_in_the_order_of_their_constructions(monkeypatch):
+    """However they were measured; a file of rows says which there are."""
+    publish = script(RESULTS / "fit" / "publish.py", monkeypatch)
+    measure = script(RESULTS / "fit" / "measure.py", monkeypatch)
+    table = pd.read_csv(RESULTS / "fit" / "frontier.csv")
+    assert publish.ordered(table[::-1]).reset_index(drop=True).equals(table)
+    assert list(table.construction.unique()) == list(publish.CONSTRUCTIONS)
+    pairs = {(m, c) for m in ("lite0", "lite1", "lite2", "mobilenetv2") for c in table.construction}
+    assert measure.held(RESULTS / "fit" / "frontier.csv") == pairs
+    assert measure.held(RESULTS / "fit" / "nothing.csv") == set()
 
 
 def test_the_counts_of_kernel_padding_are_those_of_its_tables():

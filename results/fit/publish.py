@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
 from constructions import CONSTRUCTIONS  # noqa: E402
 from measure import PERIODS  # noqa: E402
-from publishing import filled, reflow  # noqa: E402
+from publishing import filled, one, reflow  # noqa: E402
 from publishing import table as drawn  # noqa: E402
 
 TABLE = HERE / "frontier.csv"
@@ -97,6 +97,7 @@ def table_text(table: pd.DataFrame) -> str:
 def parts(table: pd.DataFrame) -> dict[str, str]:
     """What README.md.in names: "MODEL NUMBER COLUMN" with its interval, "... value" without."""
     found = {"table": table_text(table)}
+    found |= {column: one(table, column) for column in ("commit", "torch", "timm", "day")}
     numbered = table.assign(number=table.groupby("model").cumcount() + 1)
     original = table[table.construction == "original"].set_index("model")
     for row in numbered.itertuples():
