@@ -66,16 +66,24 @@ def test_the_rows_of_a_table_are_of_one_commit(name):
     assert f"`{commit}`" in (path.parent / "README.md").read_text(encoding="utf-8")
 
 
+def test_no_script_of_a_set_has_the_name_of_a_module_of_the_tests():
+    """Both are imported by bare names: the first to come would stand for the other."""
+    scripts, tests = (
+        {path.stem for path in root.rglob("*.py")} for root in (RESULTS, Path(__file__).parent)
+    )
+    assert scripts & tests == set()
+
+
 def test_rows_of_fit_are_in_the_order_of_their_constructions(monkeypatch):
     """However they were measured; a file of rows says which there are."""
     publish = script(RESULTS / "fit" / "publish.py", monkeypatch)
-    measure = script(RESULTS / "fit" / "measure.py", monkeypatch)
+    frontier = script(RESULTS / "fit" / "frontier.py", monkeypatch)
     table = pd.read_csv(RESULTS / "fit" / "frontier.csv")
     assert publish.ordered(table[::-1]).reset_index(drop=True).equals(table)
     assert list(table.construction.unique()) == list(publish.CONSTRUCTIONS)
     pairs = {(m, c) for m in ("lite0", "lite1", "lite2", "mobilenetv2") for c in table.construction}
-    assert measure.held(RESULTS / "fit" / "frontier.csv") == pairs
-    assert measure.held(RESULTS / "fit" / "nothing.csv") == set()
+    assert frontier.held(RESULTS / "fit" / "frontier.csv") == pairs
+    assert frontier.held(RESULTS / "fit" / "nothing.csv") == set()
 
 
 def test_the_counts_of_kernel_padding_are_those_of_its_tables():

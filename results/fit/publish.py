@@ -1,6 +1,6 @@
 """Write this folder: `python results/fit/publish.py [ROWS.csv]`.
 
-ROWS.csv is what measure.py wrote; it becomes frontier.csv, models by name, constructions in their
+ROWS.csv is what frontier.py wrote; it becomes frontier.csv, models by name, constructions in their
 order. Then frontier.png and README.md are written.
 """
 
@@ -17,7 +17,7 @@ import pandas as pd
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
 from constructions import CONSTRUCTIONS  # noqa: E402
-from measure import PERIODS  # noqa: E402
+from frontier import PERIODS  # noqa: E402
 from publishing import filled, one, reflow  # noqa: E402
 from publishing import table as drawn  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Measure the constructions: `python results/fit/measure.py ROWS.csv FIT TEST NAME=REF ...`.
+"""Measure the constructions: `python results/fit/frontier.py ROWS.csv FIT TEST NAME=REF ...`.
 
 FIT is a folder of the photographs that may be fitted on, TEST one of others, for measuring;
 README.md says which. REF is what `perimetry run` takes, such as timm:mobilenetv2_100@FILE. A row
