@@ -18,9 +18,10 @@ import timm
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
+from perimetry.adapters.errors import InputError
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.text import days as days_of
-from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
+from perimetry.bench.records.archive import PUBLISHED, RecordArchive, open_records, pack_records
 from perimetry.bench.records.environment import environment
 from perimetry.bench.records.store import Store
 
@@ -100,10 +101,21 @@ def filled(folder: Path, parts: Mapping[str, str]) -> str:
     return re.sub(r"@(\w(?:[\w. -]*\w)?)@", lambda found: parts[found[1]], text)
 
 
+def run_records(folder: Path | str) -> Store:
+    """The records of a run, from the folder that it was given as --out.
+
+    Raises `InputError` where there are none, so that nothing that is published is replaced.
+    """
+    store = open_records(folder)
+    if not isinstance(store, Store) or not store.records():
+        raise InputError(f"{str(folder)!r} has no records; expected the --out of a run")
+    return store
+
+
 def publish(folder: Path, render: Callable[[], str]) -> None:
     """Write README.md of `folder`; the run that the command names is packed before."""
     if len(sys.argv) > 1:
-        pack_records(Store(sys.argv[1]), folder / "records.jsonl.gz")
+        pack_records(run_records(sys.argv[1]), folder / "records.jsonl.gz")
     (folder / "README.md").write_text(render(), encoding="utf-8")
 
 

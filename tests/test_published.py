@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib.util
 import math
@@ -16,9 +17,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from planted_boards import record
 from torch import nn
 
+from perimetry.adapters.errors import InputError
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
 from perimetry.bench.records.environment import Git
 from perimetry.bench.records.parts import Failure, Value
@@ -80,10 +83,78 @@ def test_rows_of_fit_are_in_the_order_of_their_constructions(monkeypatch):
     frontier = script(RESULTS / "fit" / "frontier.py", monkeypatch)
     table = pd.read_csv(RESULTS / "fit" / "frontier.csv")
     assert publish.ordered(table[::-1]).reset_index(drop=True).equals(table)
+    for wrong in (table[1:], pd.concat([table, table[:1]]), table.assign(construction="box")):
+        with pytest.raises(ValueError, match="missing, unknown or there twice"):
+            publish.ordered(wrong)
+    with pytest.raises(ValueError, match="expected one commit"):
+        publish.ordered(table.assign(commit="a" * 12 + " with changes"))
     assert list(table.construction.unique()) == list(publish.CONSTRUCTIONS)
     pairs = {(m, c) for m in ("lite0", "lite1", "lite2", "mobilenetv2") for c in table.construction}
     assert frontier.held(RESULTS / "fit" / "frontier.csv") == pairs
     assert frontier.held(RESULTS / "fit" / "nothing.csv") == set()
+
+
+def test_the_goal_of_fit_is_reached_as_often_as_its_readme_says(monkeypatch):
+    """By the same networks with every choice of photographs, by two with one each."""
+    publish = script(RESULTS / "fit" / "publish.py", monkeypatch)
+    table = pd.read_csv(RESULTS / "fit" / "frontier.csv")
+    chosen = ["fit, photographs", "fit, other photographs", "fit, 72 photographs"]
+    reached = table[(table.of_original <= publish.HALF) & (table.agreement >= publish.ENOUGH)]
+    some = reached[reached.construction.isin(chosen)]
+    counts = {"lite0": 3, "lite1": 3, "mobilenetv2": 1, "lite2": 1}
+    assert some.groupby("model").size().to_dict() == counts
+    first = reached[reached.construction == chosen[0]]
+    assert sorted(first.model) == ["lite0", "lite1", "mobilenetv2"]
+    assert sorted(first[first.of_original_high < publish.HALF].model) == ["lite0", "lite1"]
+    assert not (table.agreement_low > publish.ENOUGH).any()
+    assert set(reached.construction) <= {c for c in publish.CONSTRUCTIONS if c.startswith("fit")}
+    leaves = reached[reached.construction == "fit, dead leaves"]
+    assert list(leaves.model) == ["mobilenetv2"]
+    assert 0.955 < 0.025 ** (1 / table.photographs.unique().item()) < 0.956
+
+
+def test_rows_of_fit_are_of_trained_networks_and_photographs_that_were_not_fitted_on(
+    monkeypatch, tmp_path
+):
+    """What is given otherwise is refused before anything is measured."""
+    frontier = script(RESULTS / "fit" / "frontier.py", monkeypatch)
+    assert frontier.named_reference("a=timm:resnet18@FILE") == ("a", "timm:resnet18@FILE")
+    for wrong in ("a", "=timm:resnet18@FILE", "a=", "a=timm:resnet18@init"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=REF"):
+            frontier.named_reference(wrong)
+    for place, name, colour in (("fit", "a", "red"), ("test", "b", "red"), ("other", "c", "blue")):
+        (tmp_path / place).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / place / f"{name}.png")
+    fit, test, other = (str(tmp_path / place) for place in ("fit", "test", "other"))
+    frontier.require_others(fit, other)
+    with pytest.raises(InputError, match=r"b\.png of .* are in .*, too"):
+        frontier.require_others(fit, test)
+
+
+def test_a_folder_without_records_replaces_nothing(monkeypatch, tmp_path):
+    """A name with a slip was made a new folder, and the published records an empty file."""
+    made = script(RESULTS / "publishing.py", monkeypatch)
+    (tmp_path / "empty" / "records").mkdir(parents=True)
+    packed = RESULTS / "by-name"
+    for folder in (tmp_path / "slip", tmp_path / "empty", tmp_path, packed):
+        with pytest.raises(InputError, match="records"):
+            made.run_records(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    Store(tmp_path / "run").put(record("a", 0.5))
+    assert len(made.run_records(tmp_path / "run").records()) == 1
+
+
+def test_kernels_that_box_grows_in_uneven_networks_are_counted_in_the_records(plain):
+    """Not in networks that it leaves as they are, though they are on the board."""
+    grown = {
+        one.model.reference.partition(":")[2].partition("@")[0]
+        for one in RecordArchive(RESULTS / "timm-init" / PUBLISHED).records()
+        if one.suite == "deadpixel" and one.fill == "box" and one.model.treatment["layers"]
+    }
+    uneven = set(plain.index[plain["deadpixel.weakest.high"] < 1])
+    text = " ".join((RESULTS / "timm-init" / "README.md").read_text(encoding="utf-8").split())
+    assert f"**{len(uneven)} of " in text
+    assert f"`box` grows kernels in {len(grown & uneven)} of them" in text
 
 
 def test_the_counts_of_kernel_padding_are_those_of_its_tables():

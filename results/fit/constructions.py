@@ -22,6 +22,8 @@ FITTED = 24
 """Photographs, or dead leaves, that a construction may see."""
 MANY = 72
 """Photographs that one of them may see."""
+MOST = 10_000
+"""Photographs that are looked at in a folder: all."""
 CROPS = 2
 """Random crops of each test photograph, beside the central one, for agreement."""
 LEAVES_SEED = 1_000_003
@@ -53,7 +55,7 @@ def subject(name: str, reference: str, fit: str, test: str) -> Subject:
     """Open a model and its images."""
     model = load(reference, device="cpu")
     spec = model.spec
-    centres = open_images(test, 10_000).load(spec)
+    centres = open_images(test, MOST).load(spec)
     shown = torch.cat([centres, *(random_crops(test, spec, seed) for seed in range(CROPS))])
     seen = [choice.load(spec) for choice in choices(fit)]
     logits, target = forward(model, shown)
@@ -62,7 +64,7 @@ def subject(name: str, reference: str, fit: str, test: str) -> Subject:
 
 def choices(folder: str) -> tuple[ImageSet, ImageSet, ImageSet]:
     """`FITTED` photographs, those of `perimetry run`; as many others; `MANY` of all."""
-    every, first = open_images(folder, 10_000), open_images(folder, FITTED)
+    every, first = open_images(folder, MOST), open_images(folder, FITTED)
     rest = [path for path in every.files if path not in first.files]
     return first, some(every, rest, FITTED, 1), some(every, every.files, MANY, 5)
 
@@ -78,7 +80,7 @@ def random_crops(folder: str, spec, seed: int) -> Tensor:
     """One square of 60 to 95 % of the shorter side of each photograph, half of them mirrored."""
     rng = np.random.default_rng([seed, 1])
     found = []
-    for path in open_images(folder, 10_000).files:
+    for path in open_images(folder, MOST).files:
         picture = Image.open(path).convert("RGB")
         side = min(picture.size) * rng.uniform(0.6, 0.95)
         left, top = (rng.uniform(0, length - side) for length in picture.size)

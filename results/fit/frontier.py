@@ -3,8 +3,8 @@
 FIT is a folder of the photographs that may be fitted on, TEST one of others, for measuring;
 README.md says which. REF is what `perimetry run` takes, such as timm:mobilenetv2_100@FILE. A row
 goes to ROWS.csv as soon as it is there, with the commit that it was measured at, and rows that are
-there are not made again. `--minutes N` begins no row after N minutes. A ROWS.csv inside of the
-checkout would be a change to the commit.
+there are not made again. `--minutes N` begins no row after N minutes. What lies in
+the checkout and is not ignored, such as ROWS.csv, would be a change to the commit.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F
 
+from perimetry.adapters.errors import InputError
+from perimetry.adapters.reference import Reference
 from perimetry.suites.base import Context, Estimate
 from perimetry.suites.deadpixel.suite import DEADPIXEL
+from perimetry.suites.images import open_images
 from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.findings import join_names
 from perimetry.suites.measuring.gradients import gradient_maps
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
-from constructions import CONSTRUCTIONS, CROPS, Subject, forward, subject  # noqa: E402
+from constructions import CONSTRUCTIONS, CROPS, MOST, Subject, forward, subject  # noqa: E402
 from publishing import made  # noqa: E402
 
 DRAWS = 1000
@@ -105,18 +109,34 @@ def held(path: Path) -> set[tuple[str, str]]:
     return set(zip(rows.model, rows.construction, strict=True))
 
 
+def named_reference(text: str) -> tuple[str, str]:
+    """NAME and REF of NAME=REF; a network at its initial state has no answers to keep."""
+    name, _, reference = text.partition("=")
+    if not name or not reference or Reference.parse(reference).weights == "init":
+        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=REF, with trained weights")
+    return name, reference
+
+
+def require_others(fit: str, test: str) -> None:
+    """Raise `InputError` with the photographs of `test` that are in `fit`, too, byte for byte."""
+    seen, shown = ({p.read_bytes(): p for p in open_images(f, MOST).files} for f in (fit, test))
+    if both := sorted(shown[content].name for content in seen.keys() & shown.keys()):
+        raise InputError(f"{join_names(both)} of {test!r} are in {fit!r}, too; expected others")
+
+
 def main() -> None:
     """Measure every model that is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path, metavar="ROWS.csv")
-    parser.add_argument("folders", nargs=2, metavar=("FIT", "TEST"))
-    parser.add_argument("models", nargs="+", metavar="NAME=REF")
+    parser.add_argument("fit", metavar="FIT")
+    parser.add_argument("test", metavar="TEST")
+    parser.add_argument("models", nargs="+", metavar="NAME=REF", type=named_reference)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     given = parser.parse_args()
     until = time.monotonic() + 60 * given.minutes
-    for text in given.models:
-        name, _, reference = text.partition("=")
-        extend(given.rows, name, reference, given.folders, until)
+    require_others(given.fit, given.test)
+    for name, reference in given.models:
+        extend(given.rows, name, reference, (given.fit, given.test), until)
 
 
 if __name__ == "__main__":

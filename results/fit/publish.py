@@ -21,6 +21,7 @@ from frontier import PERIODS  # noqa: E402
 from publishing import filled, one, reflow  # noqa: E402
 from publishing import table as drawn  # noqa: E402
 
+NETWORKS = ("lite0", "lite1", "lite2", "mobilenetv2")
 TABLE = HERE / "frontier.csv"
 MEASURED = {
     "imbalance": "imbalance",
@@ -33,7 +34,17 @@ HALF, ENOUGH = 0.5, 0.95
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Models by name, constructions in their order."""
+    """Models by name, constructions in their order.
+
+    Raises `ValueError` unless every network has each construction once, all measured at one commit
+    without changes: README.md.in names rows by their place.
+    """
+    every = pd.MultiIndex.from_product([NETWORKS, CONSTRUCTIONS])
+    given = pd.MultiIndex.from_frame(table[["model", "construction"]])
+    if faults := [*given[given.duplicated()], *every.symmetric_difference(given)]:
+        raise ValueError(f"rows that are missing, unknown or there twice: {faults}")
+    if table.commit.nunique() > 1 or table.commit.str.contains("changes").any():
+        raise ValueError(f"rows of {', '.join(table.commit.unique())}; expected one commit")
     order = {label: place for place, label in enumerate(CONSTRUCTIONS)}
     places = table["construction"].map(order)
     return table.assign(place=places).sort_values(["model", "place"]).drop(columns="place")
@@ -107,7 +118,9 @@ def parts(table: pd.DataFrame) -> dict[str, str]:
         variance = [getattr(row, period) for period in PERIODS]
         found |= {f"{key} short": f"{sum(variance[:2]):.2g}"}
         found |= {f"{key} long": f"{sum(variance[2:]):.2g}"}
-        found |= {f"{key} outlives 2": f"{variance[0] / original.by_period_2[row.model]:.2g}"}
+        for period in (2, 4):
+            share = getattr(row, f"by_period_{period}") / original[f"by_period_{period}"][row.model]
+            found[f"{key} outlives {period}"] = f"{share:.2g}"
     return found | extremes(numbered)
 
 

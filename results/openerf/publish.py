@@ -19,7 +19,7 @@ from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import rank_correlation, read_board, reflow  # noqa: E402
+from publishing import rank_correlation, read_board, reflow, run_records  # noqa: E402
 
 COMMAND = "perimetry import openerf CHECKOUT/results_npy --out RUN_DIR"
 SUITE = "erf:kim2023"
@@ -99,7 +99,7 @@ def render() -> str:
 def main() -> None:
     """Write board.csv and records.jsonl.gz where records are given, and README.md."""
     if len(sys.argv) > 1:
-        store = Store(sys.argv[1])
+        store = run_records(sys.argv[1])
         table(store).to_csv(HERE / "board.csv", index=False)
         pack_records(store, HERE / "records.jsonl.gz")
     (HERE / "README.md").write_text(render(), encoding="utf-8")

@@ -35,6 +35,7 @@ from publishing import (  # noqa: E402
     read_board,
     reflow,
     require_one_target,
+    run_records,
     year,
 )
 
@@ -213,7 +214,8 @@ def by_family(ratio: pd.Series, known: pd.DataFrame) -> str:
 def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     """What `box` does to the uneven ones."""
     uneven = known[known["deadpixel.weakest.high"] < 1]
-    after = boxed[boxed["deadpixel.weakest"].notna()].reindex(uneven.index).dropna(how="all")
+    grown = boxed[(boxed.grown > 0) & boxed["deadpixel.weakest"].notna()]
+    after = grown.loc[grown.index.intersection(uneven.index)]
     before = uneven.loc[after.index]
     gained = after["deadpixel.weakest.change.low"] > 0
     even_after = after["deadpixel.weakest.high"] >= 1
@@ -231,8 +233,9 @@ def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
 def fields(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     """Effective receptive fields: size, shape, and what `box` changes of them."""
     size = known["erf.luo_size"] / known.side
-    wider = boxed["erf.luo_size.change.low"] > 0
-    narrower = boxed["erf.luo_size.change.high"] < 0
+    grown = boxed[boxed.grown > 0]
+    wider = grown["erf.luo_size.change.low"] > 0
+    narrower = grown["erf.luo_size.change.high"] < 0
     least, most = size.idxmin(), size.idxmax()
     return (
         f"- Effective fields take from {size[least]:.0%} of the image's side ({least}) to "
@@ -240,8 +243,8 @@ def fields(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
         f"{int((known['erf.r_squared.low'] > 0.9).sum())} of {int(size.notna().sum())} are close "
         f"to a Gaussian (R² above 0.9 throughout its interval), "
         f"{int((known['erf.r_squared.high'] < 0.5).sum())} are none (below 0.5). `box` widens "
-        f"{int(wider.sum())} of {int(boxed['erf.luo_size'].notna().sum())} fields beyond the "
-        f"interval and narrows {int(narrower.sum())}."
+        f"{int(wider.sum())} of {int(grown['erf.luo_size'].notna().sum())} fields beyond the "
+        f"interval, where it grows kernels, and narrows {int(narrower.sum())}."
     )
 
 
@@ -250,18 +253,22 @@ def borders(plain: pd.DataFrame) -> str:
     seen = plain[plain["padding.border_drop"].notna()]
     drop, least = seen["padding.border_drop"], seen["padding.blind_weakest"]
     eased = seen["padding.exchange_reflect.high"] < 0
+    worse = seen["padding.exchange_reflect.low"] > 0
     tried = seen["padding.exchange_reflect"].notna()
     unread = seen["padding.uneven_layers"] > 0
     return (
         f"- **Borders are served less** ({len(seen)} architectures, `padding`, 4 weight sets). A "
         f"small stimulus loses {drop.median():.0%} of its response between centre and border in "
         f"the median, more than none beyond the interval in "
-        f"{int((seen['padding.border_drop.low'] > 0).sum())}; the least served place gets "
+        f"{int((seen['padding.border_drop.low'] > 0).sum())} and less than none in "
+        f"{int((seen['padding.border_drop.high'] < 0).sum())}; the least served place gets "
         f"{least.median():.2f} of the mean response, from {least.min():.2f} ({least.idxmin()}) to "
         f"{least.max():.2f} ({least.idxmax()}). Reflected pixels in place of the network's own "
-        f"padding lower the drop in {int(eased.sum())} of {int(tried.sum())} that pad. Opposite "
-        f"sides are shown to differ in {int(sides_differ(seen).sum())}; {int(unread.sum())} have "
-        f"strided layers that never read part of their padding. {_rest(plain.drop(seen.index))}"
+        f"padding lower the drop beyond the interval in {int(eased.sum())} of {int(tried.sum())} "
+        f"that pad, and raise it in {int(worse.sum())}. Opposite sides, left and right or top and "
+        f"bottom, are shown to differ in {int(sides_differ(seen).sum())}, by however little; "
+        f"{int(unread.sum())} have strided layers that never read part of their padding. "
+        f"{_rest(plain.drop(seen.index))}"
     )
 
 
@@ -377,7 +384,7 @@ def render() -> str:
 def main() -> None:
     """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
     if len(sys.argv) > 1:
-        store = Store(sys.argv[1])
+        store = run_records(sys.argv[1])
         complete(store, HERE)
         table(store).to_csv(HERE / "board.csv", index=False)
         pack_records(store, HERE / "records.jsonl.gz", tables=False)

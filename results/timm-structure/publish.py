@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import by_family, commits, days, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import (  # noqa: E402
+    by_family,
+    commits,
+    days,
+    rank_correlation,
+    read_board,
+    reflow,
+    run_records,
+    year,
+)
 from publishing import families as families_of_timm  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
@@ -262,7 +271,7 @@ def missing_table(plain: pd.DataFrame) -> str:
 def main() -> None:
     """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
     if len(sys.argv) > 1:
-        store = Store(sys.argv[1])
+        store = run_records(sys.argv[1])
         table(store).to_csv(HERE / "board.csv", index=False)
         pack_records(store, HERE / "records.jsonl.gz", tables=False)
         write_page(Board(store.records()), HERE / "board.html", title=TITLE, largest=PAGE_BYTES)

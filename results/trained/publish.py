@@ -20,7 +20,6 @@ from perimetry.bench.output.numbers import column_number
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.archive import RecordArchive, pack_records
-from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import run_records  # noqa: E402
+
 SETS = ("as-is", "recalibrated")
 COMPARED = {
     "deadpixel.imbalance": "imbalance",
@@ -72,8 +74,9 @@ Cells = dict[tuple[str, str, str, str], "Record"]
 
 def publish(folder: Path) -> None:
     """Write the packed sets and the generated parts of the README."""
-    for name in SETS:
-        pack_records(Store(folder / name), HERE / f"{name}.jsonl.gz")
+    stores = {name: run_records(folder / name) for name in SETS}
+    for name, store in stores.items():
+        pack_records(store, HERE / f"{name}.jsonl.gz")
     path = HERE / "README.md"
     path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 

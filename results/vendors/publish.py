@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from perimetry.bench.records.archive import pack_records
-from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import filled, reflow, table  # noqa: E402
+from publishing import filled, reflow, run_records, table  # noqa: E402
 
 KEPT = ("models", "decision", "side_by_side")
 
@@ -49,8 +48,9 @@ def render() -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
+        store = run_records(sys.argv[1])
         found = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+        pack_records(store, HERE / "records.jsonl.gz")
         kept = json.dumps({name: found[name] for name in KEPT}, indent=1)
         (HERE / "decision.json").write_text(kept + "\n", encoding="utf-8")
     (HERE / "README.md").write_text(render(), encoding="utf-8")
