@@ -107,7 +107,7 @@ def run_records(folder: Path | str) -> Store:
     Raises `InputError` where there are none, so that nothing that is published is replaced.
     """
     store = open_records(folder)
-    if not isinstance(store, Store) or not store.records():
+    if not isinstance(store, Store) or not store.read(tables=False)[0]:
         raise InputError(f"{str(folder)!r} has no records; expected the --out of a run")
     return store
 

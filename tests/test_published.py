@@ -144,13 +144,25 @@ def test_a_folder_without_records_replaces_nothing(monkeypatch, tmp_path):
     assert len(made.run_records(tmp_path / "run").records()) == 1
 
 
-def test_kernels_that_box_grows_in_uneven_networks_are_counted_in_the_records(plain):
-    """Not in networks that it leaves as they are, though they are on the board."""
-    grown = {
-        one.model.reference.partition(":")[2].partition("@")[0]
-        for one in RecordArchive(RESULTS / "timm-init" / PUBLISHED).records()
+@pytest.fixture(scope="module")
+def initial():
+    """The records of the architectures at their initial state."""
+    return RecordArchive(RESULTS / "timm-init" / PUBLISHED).records()
+
+
+@pytest.fixture(scope="module")
+def boxed(initial):
+    """The references of those whose kernels `box` grows."""
+    return {
+        one.model.reference
+        for one in initial
         if one.suite == "deadpixel" and one.fill == "box" and one.model.treatment["layers"]
     }
+
+
+def test_kernels_that_box_grows_in_uneven_networks_are_counted_in_the_records(plain, boxed):
+    """Not in networks that it leaves as they are, though they are on the board."""
+    grown = {reference.partition(":")[2].partition("@")[0] for reference in boxed}
     uneven = set(plain.index[plain["deadpixel.weakest.high"] < 1])
     text = " ".join((RESULTS / "timm-init" / "README.md").read_text(encoding="utf-8").split())
     assert f"**{len(uneven)} of " in text
@@ -224,12 +236,10 @@ def test_weights_that_are_drawn_have_the_variance_that_is_expected(monkeypatch):
     assert len(layers) == 53
 
 
-def test_borders_with_box_are_counted_in_the_records():
+def test_borders_with_box_are_counted_in_the_records(initial, boxed):
     """Architectures whose kernels `box` grows, those whose sides differ, and unread padding."""
-    found, grown = defaultdict(dict), set()
-    for one in RecordArchive(RESULTS / "timm-init" / PUBLISHED).records():
-        if one.suite == "deadpixel" and one.fill == "box" and one.model.treatment["layers"]:
-            grown.add(one.model.reference)
+    found = defaultdict(dict)
+    for one in initial:
         if one.suite == "padding" and one.metrics.get("border_drop", NOTHING).value is not None:
             found[one.model.reference][one.fill] = one
     pairs = [p for p in found.values() if "box" in p and p["box"].model.treatment["layers"]]
@@ -242,7 +252,7 @@ def test_borders_with_box_are_counted_in_the_records():
         lows = [metrics[f"blind_{side}"].low for side in ("left_right", "top_bottom")]
         differ[fill] += any(low is not None and low > 0 for low in lows)
         unread[fill] += metrics["uneven_layers"].value > 0
-    assert told.startswith(f"({len(pairs)} of {len(grown)} architectures")
+    assert told.startswith(f"({len(pairs)} of {len(boxed)} architectures")
     assert "Open" not in told
     assert f"differ in {differ['box']} ({differ['none']} without it)" in told
     assert f"{unread['box']} ({unread['none']}) have strided layers" in told

@@ -85,7 +85,8 @@ def measure(case: Subject, variant, whole: Estimate) -> dict[str, float]:
 
 def extend(path: Path, name: str, reference: str, folders: Sequence[str], until: float) -> None:
     """Measure what the table at `path` has not, appending row by row."""
-    todo = [label for label in CONSTRUCTIONS if (name, label) not in held(path)]
+    done = held(path)
+    todo = [label for label in CONSTRUCTIONS if (name, label) not in done]
     if not todo:
         return
     case = subject(name, reference, *folders)

@@ -116,7 +116,7 @@ def render() -> str:
         "table": metrics_table(networks),
         "files": files_table(networks),
         "count": str(len(records)),
-        "commit": first.git.commit[:12] if first.git else "",
+        "commit": first.stamp,
         "torch": first.libraries["torch"],
         "date": max(r.created for r in records)[:10],
     }

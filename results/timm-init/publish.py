@@ -93,6 +93,7 @@ def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     require_one_target(records)
     plain = frame[frame.fill == "none"].set_index("model")
     boxed = frame[frame.fill == "box"].set_index("model")
+    grown = boxed[boxed.grown > 0]
     known = plain[plain["deadpixel.weakest"].notna()]
     versions = records[0].environment.libraries
     images = next(r.images.count for r in records if r.images)
@@ -121,9 +122,9 @@ folder of a run has them), `top1.csv` the accuracies that timm publishes for its
 
 {agreement(known)}
 {apart(known, pd.read_csv(HERE / "fan_in.csv", index_col="model"))}
-{treatment(known, boxed)}
-{fields(known, boxed)}
-{borders(plain)}{boxed_borders(plain, boxed)}
+{treatment(known, grown)}
+{fields(known, grown)}
+{borders(plain)}{boxed_borders(plain, grown)}
 {outside(known)}
 
 ## Models, by their least sensitive phase
@@ -211,11 +212,11 @@ def by_family(ratio: pd.Series, known: pd.DataFrame) -> str:
     )
 
 
-def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
-    """What `box` does to the uneven ones."""
+def treatment(known: pd.DataFrame, grown: pd.DataFrame) -> str:
+    """What `box` does to the uneven ones whose kernels it grows."""
     uneven = known[known["deadpixel.weakest.high"] < 1]
-    grown = boxed[(boxed.grown > 0) & boxed["deadpixel.weakest"].notna()]
-    after = grown.loc[grown.index.intersection(uneven.index)]
+    measured = grown.index[grown["deadpixel.weakest"].notna()]
+    after = grown.loc[measured.intersection(uneven.index)]
     before = uneven.loc[after.index]
     gained = after["deadpixel.weakest.change.low"] > 0
     even_after = after["deadpixel.weakest.high"] >= 1
@@ -230,10 +231,9 @@ def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     )
 
 
-def fields(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
-    """Effective receptive fields: size, shape, and what `box` changes of them."""
+def fields(known: pd.DataFrame, grown: pd.DataFrame) -> str:
+    """Effective receptive fields: size, shape, and what `box` changes of those that it can."""
     size = known["erf.luo_size"] / known.side
-    grown = boxed[boxed.grown > 0]
     wider = grown["erf.luo_size.change.low"] > 0
     narrower = grown["erf.luo_size.change.high"] < 0
     least, most = size.idxmin(), size.idxmax()
@@ -272,9 +272,8 @@ def borders(plain: pd.DataFrame) -> str:
     )
 
 
-def boxed_borders(plain: pd.DataFrame, boxed: pd.DataFrame) -> str:
+def boxed_borders(plain: pd.DataFrame, grown: pd.DataFrame) -> str:
     """What `box` changes at the borders of those whose kernels it grows."""
-    grown = boxed[boxed.grown > 0]
     after = grown[grown["padding.border_drop"].notna()]
     before = plain.loc[after.index]
     sides = [int(sides_differ(side).sum()) for side in (after, before)]
